@@ -1,0 +1,62 @@
+# Compiler settings shared by every target: cohort_settings is linked privately by all of them.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
+
+add_library(cohort_settings INTERFACE)
+target_compile_options(cohort_settings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wdouble-promotion -Wold-style-cast
+  -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough -Wformat=2 -Wundef -Wcast-qual
+  -fno-math-errno
+  # One rounding for a * b + c wherever the target has it: the compiler decides at build time, the bits do not vary at
+  # run time.
+  -ffp-contract=fast)
+if(COHORT_WERROR)
+  target_compile_options(cohort_settings INTERFACE -Werror)
+endif()
+if(COHORT_CPU_ARCH)
+  target_compile_options(cohort_settings INTERFACE -march=${COHORT_CPU_ARCH})
+endif()
+# `#pragma omp simd` only: threads are ours (kernels/cpu/thread_pool.h).
+target_compile_options(cohort_settings INTERFACE -fopenmp-simd)
+
+if(COHORT_SANITIZE STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+elseif(COHORT_SANITIZE STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(COHORT_SANITIZE)
+  message(FATAL_ERROR "COHORT_SANITIZE is '${COHORT_SANITIZE}': use address, thread or nothing")
+endif()
+
+# cohort_layer(core LINKS kernels): the library of one folder. Sources are collected by pattern, so that adding an op,
+# a model or a method creates files and edits none: *.cpp here and in the sub-folders named after SUBDIRS.
+function(cohort_layer name)
+  cmake_parse_arguments(arg "" "" "LINKS;SUBDIRS;PRIVATE_LINKS;EXCLUDE" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS *.cpp *.h)
+  foreach(subdir IN LISTS arg_SUBDIRS)
+    file(GLOB more CONFIGURE_DEPENDS ${subdir}/*.cpp ${subdir}/*.h)
+    list(APPEND sources ${more})
+  endforeach()
+  foreach(pattern IN LISTS arg_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX ${pattern})
+  endforeach()
+  if(NOT sources)  # a folder that nobody has filled yet
+    return()
+  endif()
+  add_library(cohort_${name} STATIC ${sources})
+  set_target_properties(cohort_${name} PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME ${name})
+  add_library(cohort::${name} ALIAS cohort_${name})
+  target_include_directories(cohort_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/cohort>)
+  target_compile_features(cohort_${name} PUBLIC cxx_std_20)
+  target_link_libraries(cohort_${name} PUBLIC ${arg_LINKS} PRIVATE $<BUILD_INTERFACE:cohort_settings> ${arg_PRIVATE_LINKS})
+  set_property(GLOBAL APPEND PROPERTY COHORT_LAYERS ${name})
+endfunction()

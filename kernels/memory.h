@@ -1,0 +1,27 @@
+// Device memory and copies: the only functions below core that allocate. Called while arenas grow (before a
+// step plan is captured) and by feeds, never inside a step.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/base/stream.h"
+
+namespace cohort::kernels {
+
+// 64-byte aligned (CPU) or 256-byte aligned (CUDA) memory; throws Error(kMemory) naming the size asked for.
+void* allocate(CpuStream stream, std::size_t bytes);
+void* allocate(CudaStream stream, std::size_t bytes);
+void deallocate(CpuStream stream, void* data) noexcept;
+void deallocate(CudaStream stream, void* data) noexcept;
+
+void copy_to_device(CpuStream stream, void* device, const void* host, std::size_t bytes);
+void copy_to_device(CudaStream stream, void* device, const void* host, std::size_t bytes);
+// Returns when `host` holds the data.
+void copy_to_host(CpuStream stream, void* host, const void* device, std::size_t bytes);
+void copy_to_host(CudaStream stream, void* host, const void* device, std::size_t bytes);
+void fill_zero(CpuStream stream, void* device, std::size_t bytes);
+void fill_zero(CudaStream stream, void* device, std::size_t bytes);
+void synchronize(CpuStream stream);
+void synchronize(CudaStream stream);
+
+}  // namespace cohort::kernels

@@ -1,0 +1,42 @@
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "kernels/base/error.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/memory.h"
+
+namespace cohort::kernels {
+
+void* allocate(CpuStream, std::size_t bytes) {
+  constexpr std::size_t kAlignment = 64;
+  const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
+  if (data == nullptr) {
+    throw Error(ErrorKind::kMemory, "out of host memory: " + std::to_string(bytes) + " bytes asked for",
+                "use a smaller --batch-size or fewer networks");
+  }
+  return data;
+}
+
+void deallocate(CpuStream, void* data) noexcept {
+  std::free(data);
+}
+
+void copy_to_device(CpuStream, void* device, const void* host, std::size_t bytes) {
+  if (bytes != 0) std::memcpy(device, host, bytes);
+}
+
+void copy_to_host(CpuStream, void* host, const void* device, std::size_t bytes) {
+  if (bytes != 0) std::memcpy(host, device, bytes);
+}
+
+void fill_zero(CpuStream stream, void* device, std::size_t bytes) {
+  parallel_for(stream, static_cast<std::int64_t>(bytes), 1 << 20, [&](std::int64_t begin, std::int64_t end) {
+    std::memset(static_cast<char*>(device) + begin, 0, static_cast<std::size_t>(end - begin));
+  });
+}
+
+void synchronize(CpuStream) {}
+
+}  // namespace cohort::kernels
