@@ -17,6 +17,9 @@ target_compile_options(cohort_settings INTERFACE
   # One rounding for a * b + c wherever the target has it: the compiler decides at build time, the bits do not vary at
   # run time.
   -ffp-contract=fast)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(cohort_settings INTERFACE -Wno-restrict)  # false reports on std::string (GCC bug 105651)
+endif()
 if(COHORT_WERROR)
   target_compile_options(cohort_settings INTERFACE -Werror)
 endif()

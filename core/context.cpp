@@ -1,0 +1,189 @@
+#include "core/context.h"
+
+#include <cstring>
+
+#include "core/dispatch.h"
+#include "kernels/branch.h"
+#include "kernels/memory.h"
+
+namespace cohort {
+namespace {
+
+constexpr std::size_t kPersistentChunk = std::size_t{8} << 20;
+constexpr std::size_t kStepChunk = std::size_t{32} << 20;
+
+CudaStream branch_stream(const ContextOptions& options, int index) {
+  if constexpr (kHasCuda) {
+    if (options.device.kind == DeviceKind::kCuda) return kernels::open_branch(options.device.index, index);
+  }
+  (void)index;
+  return {};
+}
+
+MemorySource memory_source(const ContextOptions& options, ThreadPool* pool) {
+  if (options.device.kind == DeviceKind::kCuda) return MemorySource(branch_stream(options, Context::kMain));
+  return MemorySource(CpuStream{pool});
+}
+
+}  // namespace
+
+Context::Branch::Branch(MemorySource source, CudaStream stream)
+    : cuda(stream), step(source, kStepChunk), workspace(source, 0) {}
+
+Context::Context(const ContextOptions& options)
+    : options_(options),
+      pool_(std::make_unique<ThreadPool>(options.num_threads)),
+      persistent_(memory_source(options, pool_.get()), kPersistentChunk) {
+  if (!kHasCuda && options.device.kind == DeviceKind::kCuda) {
+    throw Error(ErrorKind::kDevice, "this cohort was built without CUDA",
+                "use --device cpu, or configure with -DCOHORT_CUDA=ON");
+  }
+  for (int index = 0; index <= options.num_branches; ++index) {
+    branches_.push_back(
+        std::make_unique<Branch>(memory_source(options, pool_.get()), branch_stream(options, index)));
+    branches_.back()->step.set_poison(options.poison);
+  }
+}
+
+DType Context::activation_dtype() const {
+  switch (options_.precision) {
+    case Precision::kBF16:
+      return DType::bf16;
+    case Precision::kF64:
+      return DType::f64;
+    default:
+      return DType::f32;
+  }
+}
+
+void Context::fork() {
+  on_device(*this, [&]<class Stream>(Stream) {
+    if constexpr (std::is_same_v<Stream, CudaStream>) {
+      for (std::size_t i = 1; i < branches_.size(); ++i)
+        kernels::order(branches_[kMain]->cuda, branches_[i]->cuda);
+    }
+  });
+}
+
+void Context::join() {
+  on_device(*this, [&]<class Stream>(Stream) {
+    if constexpr (std::is_same_v<Stream, CudaStream>) {
+      for (std::size_t i = 1; i < branches_.size(); ++i)
+        kernels::order(branches_[i]->cuda, branches_[kMain]->cuda);
+    }
+  });
+}
+
+Tensor Context::persistent_tensor(const Shape& shape, DType dtype) {
+  Tensor t{nullptr, shape, dtype, nullptr};
+  t.data = persistent_.allocate(t.bytes());
+  on_device(*this, [&](auto stream) { kernels::fill_zero(stream, t.data, t.bytes()); });
+  return t;
+}
+
+Tensor Context::empty(const Shape& shape, DType dtype) {
+  Tensor t{nullptr, shape, dtype, nullptr};
+  t.data = branches_[current_]->step.allocate(t.bytes());
+  return t;
+}
+
+Tensor Context::variable(const Shape& shape, DType dtype) {
+  Tensor t = empty(shape, dtype);
+  if (recording_) t.grad = branches_[current_]->tape.new_slot(dtype, current_);
+  return t;
+}
+
+Workspace Context::workspace(std::size_t bytes) {
+  Branch& branch = *branches_[current_];
+  if (bytes > branch.workspace_bytes) {
+    // Grows during warm-up only. The old block stays reserved: a captured step may not exist yet, but kernels
+    // of this step may still be using it.
+    branch.workspace_data = branch.workspace.allocate(bytes);
+    branch.workspace_bytes = bytes;
+  }
+  return {static_cast<std::byte*>(branch.workspace_data), bytes};
+}
+
+void Context::begin_step() {
+  for (auto& branch : branches_) {
+    branch->step.reset();
+    branch->tape.clear();
+  }
+}
+
+void Context::backward() {
+  Branch& branch = *branches_[current_];
+  const std::vector<Node*>& nodes = branch.tape.nodes();
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
+    GradSlot* slot = (*node)->y.grad;
+    if (slot == nullptr || !slot->written) continue;  // nothing depends on this result
+    (*node)->backward(*this);
+    if (slot->data != nullptr && !slot->persistent) {
+      branches_[slot->branch]->step.recycle(
+          slot->data, static_cast<std::size_t>((*node)->y.count()) * size_of(slot->dtype));
+      slot->data = nullptr;
+    }
+    slot->written = false;
+  }
+}
+
+GradTarget Context::grad_target(const Tensor& x) {
+  GradSlot* slot = x.grad;
+  if (slot == nullptr) return {};
+  if (slot->data == nullptr) {
+    slot->data =
+        branches_[current_]->step.allocate(static_cast<std::size_t>(x.count()) * size_of(slot->dtype));
+  }
+  const GradMode mode = slot->written ? GradMode::kAccumulate : GradMode::kOverwrite;
+  slot->written = true;
+  return {{slot->data, x.shape, slot->dtype, nullptr}, mode};
+}
+
+Tensor Context::grad_of(const Tensor& y) const {
+  check(y.grad != nullptr && y.grad->data != nullptr, "tape: gradient read before it was written");
+  return {y.grad->data, y.shape, y.grad->dtype, nullptr};
+}
+
+bool Context::hand_over_grad(const Tensor& y, const Tensor& x) {
+  if (x.grad == nullptr) return true;
+  if (x.grad->data != nullptr || x.grad->written || x.grad->dtype != y.grad->dtype || y.grad->persistent)
+    return false;
+  x.grad->data = y.grad->data;
+  x.grad->written = true;
+  y.grad->data = nullptr;
+  return true;
+}
+
+void Context::upload(const Tensor& to, const void* host) {
+  on_device(*this, [&](auto stream) { kernels::copy_to_device(stream, to.data, host, to.bytes()); });
+}
+
+void Context::download(void* host, const Tensor& from) {
+  on_device(*this, [&](auto stream) { kernels::copy_to_host(stream, host, from.data, from.bytes()); });
+}
+
+void Context::synchronize() {
+  on_device(*this, [&](auto stream) { kernels::synchronize(stream); });
+}
+
+std::size_t Context::arena_bytes() const {
+  std::size_t bytes = persistent_.reserved_bytes();
+  for (const auto& branch : branches_)
+    bytes += branch->step.reserved_bytes() + branch->workspace.reserved_bytes();
+  return bytes;
+}
+
+std::size_t Context::step_bytes() const {
+  std::size_t bytes = 0;
+  for (const auto& branch : branches_) bytes += branch->step.peak_bytes() + branch->workspace.peak_bytes();
+  return bytes;
+}
+
+std::vector<const Node*> Context::recorded_nodes() const {
+  std::vector<const Node*> all;
+  for (const auto& branch : branches_)
+    all.insert(all.end(), branch->tape.nodes().begin(), branch->tape.nodes().end());
+  return all;
+}
+
+}  // namespace cohort

@@ -1,0 +1,125 @@
+// Everything an operation needs besides its operands, in one argument: the device, the precision, and per
+// branch a stream, a step arena, a workspace and a tape.
+//
+// A branch is one network's line of work inside a step. Branches run in parallel on a GPU and one after the
+// other on the CPU; memory and tape are per branch, so that nothing is shared between parallel lines. Tensors
+// cross branches only between join() and the next fork().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/device.h"
+#include "core/tape.h"
+#include "core/tensor.h"
+#include "kernels/base/stream.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace cohort {
+
+struct ContextOptions {
+  Device device;
+  Precision precision = Precision::kF32;
+  int num_threads = 0;   // of the CPU; 0: all available cores
+  int num_branches = 1;  // besides the main one
+  std::uint64_t seed = 0;
+  bool poison = false;  // fill fresh and released memory with NaN
+};
+
+// Where a backward kernel writes, and whether it overwrites or adds.
+struct GradTarget {
+  Tensor grad;
+  GradMode mode = GradMode::kOverwrite;
+  explicit operator bool() const { return grad.data != nullptr; }
+};
+
+class Context {
+ public:
+  static constexpr int kMain = 0;  // the branch of joined sections: inputs, losses, optimiser
+
+  explicit Context(const ContextOptions& options);
+
+  const ContextOptions& options() const { return options_; }
+  Device device() const { return options_.device; }
+  std::uint64_t seed() const { return options_.seed; }
+  Precision precision() const { return options_.precision; }
+  // Dtype of activations, and of statistics, losses and parameters.
+  DType activation_dtype() const;
+  DType parameter_dtype() const { return accumulator_of(activation_dtype()); }
+
+  CpuStream cpu_stream() const { return {pool_.get()}; }
+  CudaStream cuda_stream() const { return branches_[current_]->cuda; }
+
+  int num_branches() const { return static_cast<int>(branches_.size()) - 1; }
+  // Runs f with branch `index` (kMain or 1..num_branches) as the current one.
+  template <class F>
+  void on_branch(int index, F&& f) {
+    const int previous = current_;
+    current_ = index;
+    f();
+    current_ = previous;
+  }
+  // All branches wait for the main one; the main one waits for all branches. No-ops on the CPU.
+  void fork();
+  void join();
+
+  // --- memory of the current branch ---
+  Arena& persistent() { return persistent_; }
+  Tensor persistent_tensor(const Shape& shape, DType dtype);  // zero-filled, lives as long as the context
+  Tensor empty(const Shape& shape, DType dtype);              // until begin_step()
+  Tensor variable(const Shape& shape, DType dtype);           // the same with a gradient slot, when recording
+  Workspace workspace(std::size_t bytes);                     // until the next call on this branch
+
+  // --- the step ---
+  void begin_step();  // resets step arenas and tapes
+  bool recording() const { return recording_; }
+  void set_recording(bool on) { recording_ = on; }
+
+  template <class N>
+  void push(const N& node) {
+    branches_[current_]->tape.push(node);
+  }
+  // Runs the current branch's tape backwards. Gradients of its results must have been written by losses.
+  void backward();
+
+  // Where to write the gradient of x: false when x wants none. Every call counts as one write.
+  GradTarget grad_target(const Tensor& x);
+  // Inside a node's backward(): the gradient of its result.
+  Tensor grad_of(const Tensor& y) const;
+  // Hands the gradient buffer of y over to x when x has none yet and the dtypes agree; true when done, false:
+  // the caller accumulates by a kernel. y's gradient must not be read afterwards.
+  bool hand_over_grad(const Tensor& y, const Tensor& x);
+
+  // --- host access (outside of steps) ---
+  void upload(const Tensor& to, const void* host);
+  void download(void* host, const Tensor& from);
+  void synchronize();
+
+  std::size_t arena_bytes() const;  // reserved by all arenas together
+  std::size_t step_bytes() const;   // peak of all step arenas and workspaces
+
+  // One line per recorded operation: name, shape, address. Equal texts mean that a step can be replayed.
+  std::vector<const Node*> recorded_nodes() const;
+
+ private:
+  struct Branch {
+    Branch(MemorySource source, CudaStream stream);
+    CudaStream cuda;
+    Arena step;
+    Arena workspace;
+    std::size_t workspace_bytes = 0;
+    void* workspace_data = nullptr;
+    Tape tape;
+  };
+
+  ContextOptions options_;
+  std::unique_ptr<ThreadPool> pool_;
+  Arena persistent_;
+  std::vector<std::unique_ptr<Branch>> branches_;
+  int current_ = kMain;
+  bool recording_ = true;
+};
+
+}  // namespace cohort

@@ -1,0 +1,17 @@
+// From the run-time device to the kernel overload: on_device(ctx, [&](auto stream) { kernels::relu(stream,
+// args); }). In a build without CUDA the second branch is not even compiled, so there are no stub files.
+#pragma once
+
+#include "core/context.h"
+
+namespace cohort {
+
+template <class F>
+decltype(auto) on_device(const Context& ctx, F&& f) {
+  if constexpr (kHasCuda) {
+    if (ctx.device().kind == DeviceKind::kCuda) return f(ctx.cuda_stream());
+  }
+  return f(ctx.cpu_stream());
+}
+
+}  // namespace cohort

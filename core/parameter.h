@@ -1,0 +1,73 @@
+// The parameters of one network: declared one by one while the model is built, then laid out in flat blocks
+// (values, gradients, momenta, bf16 shadow), so that the optimiser, averaging and checkpointing are single
+// operations.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+
+namespace cohort {
+
+enum class ParameterKind : std::uint8_t { kConv, kLinearWeight, kVector };
+
+struct Parameter {
+  std::string name;  // PyTorch's state-dict name
+  Shape shape;       // ours: convolutions (K, kh, kw, C/groups)
+  ParameterKind kind = ParameterKind::kVector;
+  Tensor value;    // master copy, parameter dtype; carries the gradient slot
+  Tensor compute;  // what operations read: `value`, or its bf16 shadow with the same gradient slot
+  Tensor grad;
+};
+
+// Non-trainable state: running statistics.
+struct Buffer {
+  std::string name;
+  Shape shape;
+  Tensor value;
+};
+
+class ParameterSet {
+ public:
+  ParameterSet() = default;
+  ParameterSet(const ParameterSet&) = delete;
+  ParameterSet& operator=(const ParameterSet&) = delete;
+
+  // Handles stay valid; tensors are set by materialize().
+  Parameter* add(std::string name, const Shape& shape, ParameterKind kind);
+  Buffer* add_buffer(std::string name, const Shape& shape);
+
+  // Lays everything out in persistent memory (zero-filled). Only convolution and linear weights get a shadow.
+  void materialize(Context& ctx);
+
+  // Makes the next write of every gradient an overwrite: the start of a backward pass.
+  void reset_grads();
+  // Refreshes the shadow from the master values (after initialisation or loading; the optimiser keeps it
+  // afterwards).
+  void refresh_shadow(Context& ctx);
+
+  std::deque<Parameter>& parameters() { return parameters_; }
+  const std::deque<Parameter>& parameters() const { return parameters_; }
+  std::deque<Buffer>& buffers() { return buffers_; }
+  const std::deque<Buffer>& buffers() const { return buffers_; }
+
+  // Flat blocks of all parameters in order of declaration, each parameter padded to 16 elements; padding
+  // stays zero.
+  const Tensor& values() const { return values_; }
+  const Tensor& grads() const { return grads_; }
+  const Tensor& momenta() const { return momenta_; }
+  const Tensor& shadow() const { return shadow_; }  // empty unless the precision is bf16
+
+  std::int64_t num_parameters() const;  // without padding
+
+ private:
+  std::deque<Parameter> parameters_;
+  std::deque<Buffer> buffers_;
+  std::deque<GradSlot> slots_;
+  Tensor values_, grads_, momenta_, shadow_;
+};
+
+}  // namespace cohort
