@@ -14,6 +14,7 @@ struct GradSlot {
   DType dtype = DType::f32;
   bool written = false;     // false: the next writer overwrites; true: it accumulates
   bool persistent = false;  // a parameter's: never recycled
+  int branch = 0;           // whose arena the memory comes from
 };
 
 struct Tensor {
