@@ -68,9 +68,10 @@ struct RngAddress {
 // Draws from one address, in order. Cheap to make; holds at most one block of four words.
 class Rng {
  public:
-  COHORT_HOST_DEVICE explicit Rng(const RngAddress& a)
+  // `block` skips the first 4 * block words, so that many threads can share one address; below 2^24.
+  COHORT_HOST_DEVICE explicit Rng(const RngAddress& a, std::uint32_t block = 0)
       : key_{static_cast<std::uint32_t>(a.seed), static_cast<std::uint32_t>(a.seed >> 32)},
-        counter_{static_cast<std::uint32_t>(a.purpose) << 24, a.sample, a.epoch,
+        counter_{(static_cast<std::uint32_t>(a.purpose) << 24) + block, a.sample, a.epoch,
                  (a.member & 0xffffU) | (a.tag << 16)} {}
 
   // 32 uniform bits. At most 2^26 words per address.
