@@ -35,7 +35,7 @@ struct SgdMember {
 };
 
 struct SgdArgs {
-  std::span<const SgdMember> members;       // M
+  std::span<const SgdMember> members = {};  // M
   const float* learning_rate = nullptr;     // (M), device memory
   const std::int32_t* step_mask = nullptr;  // (M), device memory; null: every member steps
   double momentum = 0.9;
