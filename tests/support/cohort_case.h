@@ -1,0 +1,171 @@
+// One call of kernels::cohort_loss with everything it reads and writes, and the golden fixture of the method
+// specification.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cohort_loss.h"
+#include "kernels/cpu/thread_pool.h"
+#include "tests/support/guard.h"
+#include "tests/support/random.h"
+#include "tests/support/tolerance.h"
+
+namespace cohort::test {
+
+template <class T>
+struct CohortCase {
+  using A = Accumulator<T>;
+
+  struct Result {
+    std::vector<std::vector<T>> grad;
+    std::vector<A> loss, ce, kl, kl_pair, target_kl, ce_rows, target;
+    std::vector<std::int32_t> winner, top1, top5;
+  };
+
+  int members = 1;
+  int rows = 1;
+  int classes = 2;
+  std::vector<std::vector<T>> logits;
+  std::vector<std::int32_t> labels;
+  std::vector<std::int32_t> mixed_labels;
+  std::vector<A> mixed_weights;
+  std::int32_t mixed_member = -1;
+  double temperature = 1;
+  bool t_squared = true;
+  bool attached = false;
+  bool all_pairs = false;
+  kernels::TargetRule rule = kernels::TargetRule::kNone;
+  std::vector<A> given;
+  std::vector<A> ce_weight, kl_weight, target_weight;
+  std::int32_t valid = -1;                 // -1: no device scalar
+  std::vector<std::vector<T>> accumulate;  // not empty: kAccumulate into these
+  std::size_t misalign = 0;
+
+  CohortCase() = default;
+  CohortCase(int num_members, int num_rows, int num_classes)
+      : members(num_members),
+        rows(num_rows),
+        classes(num_classes),
+        ce_weight(static_cast<std::size_t>(num_members), A{1}),
+        kl_weight(static_cast<std::size_t>(num_members * num_members), A{0}),
+        target_weight(static_cast<std::size_t>(num_members), A{0}) {}
+
+  static CohortCase random(int members, int rows, int classes, Random& rng, double sigma = 2) {
+    CohortCase c(members, rows, classes);
+    for (int m = 0; m < members; ++m) {
+      c.logits.push_back(rng.normals<T>(static_cast<std::size_t>(rows * classes), 0, sigma));
+    }
+    c.labels = rng.integers<std::int32_t>(static_cast<std::size_t>(rows), 0, classes - 1);
+    return c;
+  }
+
+  A& w(int i, int j) { return kl_weight[static_cast<std::size_t>(i * members + j)]; }
+  // Everyone learns from everyone else.
+  void mutual(double weight) {
+    for (int i = 0; i < members; ++i) {
+      for (int j = 0; j < members; ++j) w(i, j) = i == j ? A{0} : static_cast<A>(weight);
+    }
+  }
+  void share_target(kernels::TargetRule target_rule, double weight) {
+    rule = target_rule;
+    target_weight.assign(static_cast<std::size_t>(members), static_cast<A>(weight));
+  }
+
+  Result run(CpuStream stream = {}) const;
+};
+
+template <class T>
+typename CohortCase<T>::Result CohortCase<T>::run(CpuStream stream) const {
+  const auto size = static_cast<std::size_t>(rows * classes);
+  const auto m = static_cast<std::size_t>(members);
+  const auto n = static_cast<std::size_t>(rows);
+  kernels::CohortLossArgs args{.shape = {dtype_of<T>(), members, rows, classes}};
+  std::vector<Guarded<T>> z;
+  std::vector<Guarded<T>> grad;
+  for (std::size_t k = 0; k < m; ++k) {
+    z.emplace_back(logits[k], misalign);
+    if (accumulate.empty()) {
+      grad.emplace_back(size, misalign);
+    } else {
+      grad.emplace_back(accumulate[k], misalign);
+      args.grad_mode[k] = GradMode::kAccumulate;
+    }
+  }
+  for (std::size_t k = 0; k < m; ++k) {
+    args.logits[k] = z[k].data();
+    args.grad_logits[k] = grad[k].data();
+  }
+  Guarded<A> loss(m), ce(m), kl(m), pair(m * m), target_kl(m), ce_rows(m * n), target(size);
+  Guarded<std::int32_t> winner(n), top1(m), top5(m);
+  args.labels = labels.data();
+  if (mixed_member >= 0) {
+    args.mixed_labels = mixed_labels.data();
+    args.mixed_weights = mixed_weights.data();
+    args.mixed_member = &mixed_member;
+  }
+  args.temperature = temperature;
+  args.t_squared = t_squared;
+  args.attached = attached;
+  args.all_pairs = all_pairs;
+  args.target_rule = rule;
+  args.given_target = given.empty() ? nullptr : given.data();
+  args.ce_weight = ce_weight.data();
+  args.kl_weight = kl_weight.data();
+  args.target_weight = target_weight.data();
+  args.valid_rows = valid < 0 ? nullptr : &valid;
+  args.loss = loss.data();
+  args.ce = ce.data();
+  args.kl = kl.data();
+  args.kl_pair = pair.data();
+  args.target_kl = target_kl.data();
+  args.ce_rows = ce_rows.data();
+  const bool has_target = rule != kernels::TargetRule::kNone;
+  if (has_target) args.target = target.data();
+  args.winner = winner.data();
+  args.correct_top1 = top1.data();
+  args.correct_top5 = top5.data();
+  Scratch scratch(kernels::cohort_loss_workspace(stream, args.shape));
+  kernels::cohort_loss(stream, args, scratch.span());
+  EXPECT_TRUE(scratch.intact());
+  Result r;
+  for (std::size_t k = 0; k < m; ++k) {
+    EXPECT_TRUE(z[k].intact());
+    EXPECT_TRUE(same_bits(z[k].values(), logits[k]));
+    EXPECT_TRUE(grad[k].intact());
+    r.grad.push_back(grad[k].values());
+  }
+  for (const Guarded<A>* g : {&loss, &ce, &kl, &pair, &target_kl, &ce_rows, &target})
+    EXPECT_TRUE(g->intact());
+  for (const Guarded<std::int32_t>* g : {&winner, &top1, &top5}) EXPECT_TRUE(g->intact());
+  r.loss = loss.values();
+  r.ce = ce.values();
+  r.kl = kl.values();
+  r.kl_pair = pair.values();
+  r.target_kl = target_kl.values();
+  r.ce_rows = ce_rows.values();
+  if (has_target) r.target = target.values();
+  if (has_target) r.winner = winner.values();
+  r.top1 = top1.values();
+  r.top5 = top5.values();
+  return r;
+}
+
+// Two networks, two samples, three classes; z3 is the third network.
+inline const std::vector<double> kGoldenZ1 = {2.0, 1.2, -0.5, 0.9, 0.6, -0.8};
+inline const std::vector<double> kGoldenZ2 = {1.0, -0.5, 1.2, -0.6, 1.4, 0.8};
+inline const std::vector<double> kGoldenZ3 = {1.5, 0.3, 0.2, 0.1, 1.2, 0.4};
+
+template <class T>
+CohortCase<T> golden_case(int members) {
+  CohortCase<T> c(members, 2, 3);
+  for (const auto* z : {&kGoldenZ1, &kGoldenZ2, &kGoldenZ3}) {
+    if (static_cast<int>(c.logits.size()) < members) c.logits.emplace_back(z->begin(), z->end());
+  }
+  c.labels = {0, 1};
+  return c;
+}
+
+}  // namespace cohort::test
