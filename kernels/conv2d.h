@@ -58,7 +58,7 @@ struct Conv2dForwardArgs {
   const void* weight = nullptr;
   const void* bias = nullptr;  // optional
   void* y = nullptr;
-  Workspace workspace;
+  Workspace workspace = {};
 };
 
 struct Conv2dBackwardDataArgs {
@@ -68,7 +68,7 @@ struct Conv2dBackwardDataArgs {
   const void* weight = nullptr;
   void* grad_x = nullptr;
   GradMode mode = GradMode::kOverwrite;
-  Workspace workspace;
+  Workspace workspace = {};
 };
 
 struct Conv2dBackwardWeightsArgs {
@@ -80,7 +80,7 @@ struct Conv2dBackwardWeightsArgs {
   GradMode weight_mode = GradMode::kOverwrite;
   void* grad_bias = nullptr;  // optional
   GradMode bias_mode = GradMode::kOverwrite;
-  Workspace workspace;
+  Workspace workspace = {};
 };
 
 void conv2d_forward(CpuStream stream, const Conv2dForwardArgs& args);

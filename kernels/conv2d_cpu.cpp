@@ -1,39 +1,17 @@
 #include <algorithm>
-#include <cstring>
 
-#include "kernels/base/error.h"
 #include "kernels/conv2d.h"
 #include "kernels/cpu/column_sum.h"
 #include "kernels/cpu/conv2d_plain.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/scratch.h"
 
 namespace cohort::kernels {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
-
-constexpr std::size_t aligned(std::size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-// Hands out the workspace from front to back; the size functions walk the same steps with no memory behind.
-class Scratch {
- public:
-  explicit Scratch(Workspace workspace = {}) : workspace_(workspace) {}
-
-  std::byte* take(std::size_t bytes) {
-    std::byte* const data = workspace_.data() == nullptr ? nullptr : workspace_.data() + used_;
-    used_ += aligned(bytes);
-    check(workspace_.data() == nullptr || used_ <= workspace_.size(), "conv2d: workspace is too small");
-    return data;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  Workspace workspace_;
-  std::size_t used_ = 0;
-};
+using cpu::aligned;
+using cpu::Scratch;
 
 // The batch in pieces of `size` images, the last one shorter. Depends on the shape only.
 struct Slices {
