@@ -1,0 +1,125 @@
+#include "core/ops/cohort_loss.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/ops/loss_select.h"
+#include "tests/support/cohort_case.h"
+#include "tests/support/tensors.h"
+
+namespace cohort::test {
+namespace {
+
+using Values = std::vector<double>;
+
+struct Golden {
+  Context ctx{cpu_options(Precision::kF64)};
+  std::vector<Tensor> z;
+  Tensor labels;
+
+  explicit Golden(int members) {
+    for (const auto* values : {&kGoldenZ1, &kGoldenZ2, &kGoldenZ3}) {
+      if (static_cast<int>(z.size()) < members) z.push_back(variable(ctx, {2, 3}, *values));
+    }
+    labels = constant(ctx, {2}, std::vector<std::int32_t>{0, 1});
+  }
+  ops::CohortLossInputs inputs() { return {.logits = z, .labels = labels}; }
+  Values gradient(int k) { return download<double>(ctx, ctx.grad_of(z[static_cast<std::size_t>(k)])); }
+};
+
+TEST(OpsCohortLoss, MutualLearningWritesValuesAndGradients) {
+  Golden g(2);
+  auto in = g.inputs();
+  in.kl_weight = constant(g.ctx, {2, 2}, Values{0, 1, 1, 0});
+  const auto out = ops::cohort_loss(g.ctx, in);
+  EXPECT_TRUE(all_near(download<double>(g.ctx, out.loss), Values{1.353294, 1.315154}, 2e-6));
+  EXPECT_TRUE(
+      all_near(g.gradient(0), Values{-0.051547, 0.247769, -0.196223, 0.479706, -0.411746, -0.067960}, 2e-6));
+  EXPECT_TRUE(g.ctx.recorded_nodes().empty());  // terminal
+}
+
+TEST(OpsCohortLoss, SecondLossAccumulates) {
+  Golden g(2);
+  ops::cohort_loss(g.ctx, g.inputs());
+  const Values once = g.gradient(1);
+  ops::cohort_loss(g.ctx, g.inputs());
+  Values twice = once;
+  for (double& v : twice) v += v;
+  EXPECT_TRUE(same_bits(g.gradient(1), twice));
+}
+
+TEST(OpsCohortLoss, ValuesOnlyTouchesNoGradient) {
+  Golden g(2);
+  auto in = g.inputs();
+  in.gradients = false;
+  ops::cohort_loss(g.ctx, in);
+  EXPECT_THROW(g.ctx.grad_of(g.z[0]), Error);
+}
+
+TEST(OpsCohortLoss, DetachedMemberGetsNoGradient) {
+  Golden g(2);
+  g.z[0] = g.z[0].detached();
+  auto in = g.inputs();
+  in.kl_weight = constant(g.ctx, {2, 2}, Values{0, 1, 1, 0});
+  ops::cohort_loss(g.ctx, in);
+  EXPECT_TRUE(
+      all_near(g.gradient(1), Values{-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382}, 2e-6));
+}
+
+// Competitive training as a method runs it: values, choice of the teacher, then the losses. No host read
+// between.
+TEST(OpsCohortLoss, CompetitiveStep) {
+  Golden g(3);
+  auto in = g.inputs();
+  in.gradients = false;
+  const auto values = ops::cohort_loss(g.ctx, in);
+  for (const auto rule : {kernels::SelectRule::kArgmin, kernels::SelectRule::kAllBetter}) {
+    const auto chosen = ops::loss_select(g.ctx, {.ce = values.ce, .ce_rows = values.ce_rows, .rule = rule});
+    EXPECT_EQ(download<std::int32_t>(g.ctx, chosen.teacher), std::vector<std::int32_t>{2});
+    in.kl_weight = chosen.kl_weight;
+    const double second = rule == kernels::SelectRule::kArgmin ? 0.857129 : 1.086141;
+    EXPECT_TRUE(all_near(download<double>(g.ctx, ops::cohort_loss(g.ctx, in).loss),
+                         Values{0.875213, second, 0.515647}, 2e-6));
+  }
+}
+
+TEST(OpsCohortLoss, ReturnsTheSharedTarget) {
+  Golden g(2);
+  auto in = g.inputs();
+  in.target_rule = kernels::TargetRule::kMinLogit;
+  in.temperature = 2;
+  in.keep_target = true;
+  in.target_weight = constant(g.ctx, {2}, Values{1, 1});
+  const auto out = ops::cohort_loss(g.ctx, in);
+  EXPECT_TRUE(all_near(download<double>(g.ctx, out.target),
+                       Values{0.568546, 0.268562, 0.162891, 0.197311, 0.536347, 0.266342}, 2e-6));
+  EXPECT_TRUE(all_near(download<double>(g.ctx, out.loss), Values{0.971178, 1.065194}, 2e-6));
+}
+
+TEST(OpsCohortLoss, WrongShapesAreNamed) {
+  Golden g(2);
+  const auto message = [&](const ops::CohortLossInputs& in) {
+    try {
+      ops::cohort_loss(g.ctx, in);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  auto in = g.inputs();
+  in.labels = constant(g.ctx, {3}, std::vector<std::int32_t>{0, 1, 1});
+  EXPECT_EQ(message(in), "cohort_loss: labels [3] i32 instead of [2] i32");
+  in = g.inputs();
+  in.kl_weight = constant(g.ctx, {3, 3}, Values(9));
+  EXPECT_EQ(message(in), "cohort_loss: kl_weight [3,3] f64 instead of [2,2] f64");
+  in = g.inputs();
+  in.target_rule = kernels::TargetRule::kGiven;
+  EXPECT_EQ(message(in), "cohort_loss: given_target [] f32 (missing) instead of [2,3] f64");
+  in = g.inputs();
+  g.z[1] = variable(g.ctx, {3, 2}, kGoldenZ2);
+  EXPECT_EQ(message(g.inputs()), "cohort_loss: logits [3,2] f64 instead of [2,3] f64");
+}
+
+}  // namespace
+}  // namespace cohort::test
