@@ -1,0 +1,122 @@
+// Elementwise kernels: ReLU, sums, copies, casts, fills, and the parameter-free shortcut of CIFAR ResNets.
+//
+//   relu_forward    y = x < 0 ? 0 : x            (ReLU(NaN) = NaN, ReLU(-0) = -0)
+//   relu_backward   grad_x = y > 0 ? grad_y : 0  (the subgradient at 0 is 0)
+//   add             y = a + b
+//   scale           y = factor x, or y += factor x (kAccumulate): copy and sum for factor 1, exactly
+//   cast            y = x in another floating dtype, rounded to nearest even
+//   fill            y = value
+//   shortcut_a      y[n, i, j, p + c] = x[n, s i, s j, c], all other channels 0, p = (K - C) / 2; out sides
+//                   ceil(H / s), ceil(W / s). Shortcut "A" of He et al., "Deep Residual Learning", 2016,
+//                   section 4.2, with the zeros split evenly as the usual CIFAR code does (planes / 4 on each
+//                   side)
+//
+// Shapes: `count` elements, dense; shortcut_a x (N, H, W, C), y (N, ceil(H / s), ceil(W / s), K). f32, bf16
+// (computed in f32), f64. No alignment beyond the element's own is assumed. Contract: an output may be any
+// input of the same dtype (elementwise kernels only), no partial overlap. No workspace. Deterministic, the
+// same bits for any number of threads. Bytes moved: every array named in the formula once, S = count *
+// size_of(dtype): relu_forward 2 S, relu_backward 3 S, add 3 S, scale 2 S, fill S; + S with kAccumulate; cast
+// count * (both sizes); shortcut_a size of y plus the part of x that it reads, backward size of grad_x plus
+// the same part of grad_y.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/dtype.h"
+#include "kernels/base/stream.h"
+
+namespace cohort::kernels {
+
+struct ReluForwardArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* x = nullptr;
+  void* y = nullptr;
+};
+
+struct ReluBackwardArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* y = nullptr;
+  const void* grad_y = nullptr;
+  void* grad_x = nullptr;
+  GradMode mode = GradMode::kOverwrite;
+};
+
+struct AddArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;
+};
+
+struct ScaleArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* x = nullptr;
+  void* y = nullptr;
+  double factor = 1;
+  GradMode mode = GradMode::kOverwrite;
+};
+
+struct CastArgs {
+  DType from = DType::f32;
+  DType to = DType::f32;
+  std::int64_t count = 0;
+  const void* x = nullptr;
+  void* y = nullptr;
+};
+
+struct FillArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  void* y = nullptr;
+  double value = 0;
+};
+
+struct ShortcutAShape {
+  std::int64_t batch = 0;
+  std::int64_t height = 0;  // of x
+  std::int64_t width = 0;
+  std::int64_t channels_in = 0;
+  std::int64_t channels_out = 0;  // >= channels_in
+  std::int64_t stride = 1;
+
+  std::int64_t out_height() const { return (height + stride - 1) / stride; }
+  std::int64_t out_width() const { return (width + stride - 1) / stride; }
+};
+
+struct ShortcutAForwardArgs {
+  DType dtype = DType::f32;
+  ShortcutAShape shape;
+  const void* x = nullptr;
+  void* y = nullptr;
+};
+
+struct ShortcutABackwardArgs {
+  DType dtype = DType::f32;
+  ShortcutAShape shape;
+  const void* grad_y = nullptr;
+  void* grad_x = nullptr;
+  GradMode mode = GradMode::kOverwrite;
+};
+
+void relu_forward(CpuStream stream, const ReluForwardArgs& args);
+void relu_forward(CudaStream stream, const ReluForwardArgs& args);
+void relu_backward(CpuStream stream, const ReluBackwardArgs& args);
+void relu_backward(CudaStream stream, const ReluBackwardArgs& args);
+void add(CpuStream stream, const AddArgs& args);
+void add(CudaStream stream, const AddArgs& args);
+void scale(CpuStream stream, const ScaleArgs& args);
+void scale(CudaStream stream, const ScaleArgs& args);
+void cast(CpuStream stream, const CastArgs& args);
+void cast(CudaStream stream, const CastArgs& args);
+void fill(CpuStream stream, const FillArgs& args);
+void fill(CudaStream stream, const FillArgs& args);
+void shortcut_a_forward(CpuStream stream, const ShortcutAForwardArgs& args);
+void shortcut_a_forward(CudaStream stream, const ShortcutAForwardArgs& args);
+void shortcut_a_backward(CpuStream stream, const ShortcutABackwardArgs& args);
+void shortcut_a_backward(CudaStream stream, const ShortcutABackwardArgs& args);
+
+}  // namespace cohort::kernels
