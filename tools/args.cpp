@@ -1,0 +1,293 @@
+#include "tools/args.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tools/messages.h"
+#include "tools/text.h"
+
+namespace cohort::tools {
+namespace {
+
+constexpr std::size_t kHelpColumn = 30;
+constexpr std::size_t kHelpWidth = 110;
+
+class Parser {
+ public:
+  Parser(const CommandSpec& command, const std::vector<std::string>& words)
+      : command_(command), words_(words) {
+    arguments_.command = &command;
+  }
+
+  Arguments parse() {
+    bool flags_ended = false;
+    for (index_ = 0; index_ < words_.size(); ++index_) {
+      const std::string& word = words_[index_];
+      if (flags_ended || word == "-" || word.size() < 2 || word[0] != '-') {
+        arguments_.positionals.push_back(word);
+      } else if (word == "--") {
+        flags_ended = true;
+      } else if (word[1] == '-') {
+        read_long(word);
+      } else {
+        read_short(word);
+      }
+    }
+    check_positionals();
+    if (!problems_.empty()) throw UsageErrors(std::move(problems_));
+    return std::move(arguments_);
+  }
+
+ private:
+  void problem(std::string headline, std::string help = {}) {
+    if (help.empty()) help = fmt::format("'cohort {} --help' lists the options", command_.name);
+    problems_.push_back(error_block(std::move(headline), std::move(help)));
+  }
+
+  const FlagSpec* find(const std::string& name) const {
+    const auto it = std::find_if(command_.flags.begin(), command_.flags.end(), [&](const FlagSpec& flag) {
+      return flag.name == name || (!flag.short_name.empty() && flag.short_name == name);
+    });
+    return it == command_.flags.end() ? nullptr : &*it;
+  }
+
+  void read_long(const std::string& word) {
+    const std::size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    const FlagSpec* flag = find(name);
+    if (flag == nullptr) return unknown(name, equals == std::string::npos);
+    if (flag->metavar.empty()) {
+      if (equals != std::string::npos) return problem(fmt::format("{} takes no value", name));
+      arguments_.uses.push_back({flag->name, ""});
+    } else if (equals != std::string::npos) {
+      arguments_.uses.push_back({flag->name, word.substr(equals + 1)});
+    } else {
+      read_value(*flag, name);
+    }
+  }
+
+  void read_short(const std::string& word) {
+    const std::string name = word.substr(0, 2);
+    const FlagSpec* flag = find(name);
+    if (flag == nullptr) return unknown(word, true);
+    if (flag->metavar.empty()) {
+      if (word.size() > 2) return problem(fmt::format("{} takes no value", name));
+      arguments_.uses.push_back({flag->name, ""});
+    } else if (word.size() > 2) {
+      arguments_.uses.push_back({flag->name, word.substr(word[2] == '=' ? 3 : 2)});
+    } else {
+      read_value(*flag, name);
+    }
+  }
+
+  void read_value(const FlagSpec& flag, const std::string& shown) {
+    if (flag.optional_value) {
+      arguments_.uses.push_back({flag.name, ""});
+      return;
+    }
+    const bool last = index_ + 1 >= words_.size();
+    // "--out --epochs 3": a flag in the place of a value was surely not meant as one.
+    if (last || find(words_[index_ + 1].substr(0, words_[index_ + 1].find('='))) != nullptr) {
+      return problem(fmt::format("{} needs a value ({})", shown, flag.metavar));
+    }
+    arguments_.uses.push_back({flag.name, words_[++index_]});
+  }
+
+  void unknown(const std::string& name, bool value_may_follow) {
+    std::vector<std::string> names = {"--help"};
+    for (const FlagSpec& flag : command_.flags) names.push_back(flag.name);
+    std::string suggestion = did_you_mean(name, names);
+    if (suggestion.empty()) {  // --temperatur3 is near a key of --set, --cd-period is not a flag but
+                               // distill.cd.period is
+      std::string path = name.substr(std::min<std::size_t>(2, name.size()));
+      std::replace(path.begin(), path.end(), '-', '_');
+      const bool takes_settings = find("--set") != nullptr;
+      const std::string key = takes_settings ? option_table().suggest(path) : "";
+      if (!key.empty()) suggestion = fmt::format("did you mean --set {}=...?", key);
+    }
+    problem(
+        fmt::format("unknown option '{}'{}{}", printable(name), suggestion.empty() ? "" : "; ", suggestion));
+    // Its value would be taken for a positional and give a second, misleading message.
+    const bool next_is_value =
+        index_ + 1 < words_.size() && !words_[index_ + 1].empty() && words_[index_ + 1][0] != '-';
+    const bool full = static_cast<int>(arguments_.positionals.size()) >= command_.max_positionals;
+    if (value_may_follow && next_is_value && full) ++index_;
+  }
+
+  void check_positionals() {
+    const int count = static_cast<int>(arguments_.positionals.size());
+    if (count > 0 && !command_.verbs.empty()) {
+      const std::string& verb = arguments_.positionals[0];
+      if (std::find(command_.verbs.begin(), command_.verbs.end(), verb) == command_.verbs.end()) {
+        const std::string suggestion = did_you_mean(verb, command_.verbs);
+        problem(fmt::format("'cohort {}' knows no '{}'{}{}", command_.name, printable(verb),
+                            suggestion.empty() ? "" : "; ", suggestion),
+                fmt::format("one of {}", join(command_.verbs, ", ")));
+      }
+    }
+    if (count < command_.min_positionals) {
+      problem(fmt::format("'cohort {}' needs {}", command_.name, command_.positionals));
+    } else if (count > command_.max_positionals) {
+      const std::string& extra = arguments_.positionals[static_cast<std::size_t>(command_.max_positionals)];
+      problem(fmt::format("unexpected argument '{}'", printable(extra)));
+    }
+  }
+
+  const CommandSpec& command_;
+  const std::vector<std::string>& words_;
+  std::size_t index_ = 0;
+  Arguments arguments_;
+  std::vector<Diagnostic> problems_;
+};
+
+std::string group_of(const std::string& path) {
+  const std::size_t dot = path.find('.');
+  const std::string section = dot == std::string::npos ? "" : path.substr(0, dot);
+  if (section == "data") return "Data";
+  if (section == "train") return "Training";
+  if (section == "optim") return "Optimiser";
+  if (section == "distill") return "Teaching";
+  if (section == "log") return "Output";
+  return "Run";
+}
+
+std::string default_of(const OptionKey& key) {
+  if (const auto* text = std::get_if<std::string>(&key.default_value)) return *text;
+  return to_toml(key.default_value);
+}
+
+std::vector<std::string> wrap(const std::string& text, std::size_t width) {
+  std::vector<std::string> lines(1);
+  for (const std::string& word : split(text, ' ')) {
+    if (!lines.back().empty() && lines.back().size() + 1 + word.size() > width) lines.emplace_back();
+    if (!lines.back().empty()) lines.back() += ' ';
+    lines.back() += word;
+  }
+  return lines;
+}
+
+std::string flag_line(const FlagSpec& flag) {
+  std::string left = flag.short_name.empty() ? "      " : fmt::format("  {}, ", flag.short_name);
+  left += flag.name;
+  if (!flag.metavar.empty())
+    left += flag.optional_value ? fmt::format("[={}]", flag.metavar) : " " + flag.metavar;
+  std::string out;
+  bool first = true;
+  if (left.size() + 2 > kHelpColumn) {
+    out += left + "\n";
+    first = false;
+  }
+  for (const std::string& line : wrap(flag.help, kHelpWidth - kHelpColumn)) {
+    out += fmt::format("{:<{}}{}\n", first ? left : "", kHelpColumn, line);
+    first = false;
+  }
+  return out;
+}
+
+}  // namespace
+
+bool Arguments::has(std::string_view flag) const {
+  return std::any_of(uses.begin(), uses.end(), [&](const FlagUse& use) { return use.name == flag; });
+}
+
+std::string Arguments::value(std::string_view flag, std::string_view otherwise) const {
+  std::string result(otherwise);
+  for (const FlagUse& use : uses) {
+    if (use.name == flag) result = use.value;
+  }
+  return result;
+}
+
+std::vector<std::string> Arguments::values(std::string_view flag) const {
+  std::vector<std::string> result;
+  for (const FlagUse& use : uses) {
+    if (use.name == flag) result.push_back(use.value);
+  }
+  return result;
+}
+
+ConfigSources Arguments::config_sources() const {
+  ConfigSources sources;
+  sources.files = values("--config");
+  sources.sets = values("--set");
+  sources.nets = values("--net");
+  sources.environment = cohort_environment();
+  for (const FlagUse& use : uses) {
+    const OptionKey* key = option_table().find_flag(use.name);
+    if (key != nullptr) sources.flags.push_back({use.name, key->path, use.value});
+  }
+  return sources;
+}
+
+std::vector<FlagSpec> setting_flags() {
+  std::vector<FlagSpec> flags = {
+      {"--config", "-c", "FILE", "TOML file with settings; may be repeated, later files win", "Run"},
+      {"--set", "-s", "KEY=VALUE", "any setting, for example distill.temperature=3; may be repeated", "Run"},
+      {"--net", "", "MODEL[:k=v,..]",
+       "a network of the cohort; repeat for each; keys id, init, lr, momentum, weight_decay (default: two "
+       "resnet20)",
+       "Run"},
+  };
+  for (const OptionKey& key : option_table().keys()) {
+    if (key.flag.empty()) continue;
+    const std::string shown = default_of(key);
+    std::string help = key.help;
+    if (key.type == KeyType::kChoice && key.path != "preset")
+      help += fmt::format(": {}", join(key.choices, ", "));
+    if (!shown.empty()) help += fmt::format(" (default {})", shown);
+    flags.push_back({key.flag, "", key.metavar, help, group_of(key.path), key.path});
+  }
+  return flags;
+}
+
+FlagSpec json_flag() {
+  return {"--json", "", "", "one JSON document on standard output", "Output"};
+}
+
+Arguments parse_arguments(const CommandSpec& command, const std::vector<std::string>& words) {
+  return Parser(command, words).parse();
+}
+
+std::string command_help(const CommandSpec& command) {
+  std::string out = fmt::format("cohort {}: {}\n\nExamples:\n", command.name, command.summary);
+  for (const Example& example : command.examples) {
+    out += fmt::format("  {}\n", example.command);
+    if (!example.comment.empty()) out += fmt::format("      {}\n", example.comment);
+  }
+  out += fmt::format("\nUsage: cohort {}{}{}{}\n", command.name, command.positionals.empty() ? "" : " ",
+                     command.positionals, command.flags.empty() ? "" : " [options]");
+  std::vector<std::string> groups;
+  for (const FlagSpec& flag : command.flags) {
+    if (std::find(groups.begin(), groups.end(), flag.group) == groups.end()) groups.push_back(flag.group);
+  }
+  for (const std::string& group : groups) {
+    out += fmt::format("\n{}:\n", group);
+    for (const FlagSpec& flag : command.flags) {
+      if (flag.group == group) out += flag_line(flag);
+    }
+  }
+  if (!command.details.empty()) out += "\n" + command.details;
+  return out;
+}
+
+std::string main_help(const std::vector<CommandSpec>& commands) {
+  std::string out =
+      "cohort: trains several image classifiers together, so that they teach each other\n\n"
+      "Examples:\n"
+      "  cohort train --fast-dev-run=5\n"
+      "      a few steps of two small networks on generated images; nothing to download\n"
+      "  cohort train --preset dml.paper --data-root data/cifar100 --net resnet32 --net wrn_16_2\n"
+      "      a published recipe\n\n"
+      "Usage: cohort COMMAND [options]\n\nCommands:\n";
+  for (const CommandSpec& command : commands)
+    out += fmt::format("  {:<10}  {}\n", command.name, command.summary);
+  out +=
+      "\n'cohort COMMAND --help' shows its options; 'cohort --version [--json]' the build.\n"
+      "Exit codes: 0 done, 1 internal error, 2 usage, 3 input data, 4 output or disk, 5 memory, 6 device, 7 "
+      "not finite,\n"
+      "8 run folder busy, 9 checkpoint, 75 stopped after saving (resume it), 130 Ctrl-C after saving.\n";
+  return out;
+}
+
+}  // namespace cohort::tools

@@ -1,0 +1,10 @@
+#include "tools/commands.h"
+
+namespace cohort::tools {
+
+const std::vector<CommandSpec>& all_commands() {
+  static const std::vector<CommandSpec> commands = {config_command(), list_command(), doctor_command()};
+  return commands;
+}
+
+}  // namespace cohort::tools

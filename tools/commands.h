@@ -1,0 +1,20 @@
+// The subcommands; each is defined in cmd_<name>.cpp.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tools/args.h"
+
+namespace cohort::tools {
+
+CommandSpec list_command();
+CommandSpec config_command();
+CommandSpec doctor_command();
+
+const std::vector<CommandSpec>& all_commands();
+
+// The whole program: parses, runs, reports; returns the exit code and never throws.
+int run_cli(const std::vector<std::string>& words);
+
+}  // namespace cohort::tools

@@ -1,0 +1,27 @@
+// Where the rows of the option table come from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tools/option_table.h"
+
+namespace cohort::tools {
+
+std::vector<OptionKey> common_keys();
+std::vector<OptionKey> method_keys();  // [distill] and its sections, one per method
+std::vector<OptionKey> network_keys();
+
+// Names and one line of help, for --help and `cohort list`.
+struct NamedEntry {
+  std::string name;
+  std::string help;
+  std::string source{};  // paper or data set
+};
+const std::vector<NamedEntry>& method_entries();
+const std::vector<NamedEntry>& perturbation_entries();
+const std::vector<NamedEntry>& dataset_entries();
+
+std::vector<std::string> names_of(const std::vector<NamedEntry>& entries);
+
+}  // namespace cohort::tools
