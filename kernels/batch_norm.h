@@ -15,16 +15,15 @@
 // Shapes: rows = N H W; x, y, residual and their gradients (rows, channels) dense, `dtype` (f32, bf16, f64);
 // everything per channel (channels), accumulator_of(dtype). No alignment beyond the element's own is assumed.
 //
-// Contract: y may be x in evaluation and residual in both modes; grad_x and grad_residual may be grad_y (not
-// both); no other two arrays overlap. Deterministic, the same bits for any number of threads. The kernel
-// updates the running statistics on every training call: pass null for a second forward pass over the same
-// batch.
+// Contract: y may be x in evaluation and residual in both modes; grad_x or grad_residual may be grad_y, and
+// an accumulating grad_x may be grad_residual (y = bn(x) + x); no other two arrays overlap. Deterministic,
+// the same bits for any number of threads. Every training call updates the running statistics: pass null for
+// a second forward pass over the same batch.
 //
 // Bytes moved, S = rows * channels * size_of(dtype):
 //   forward   training 3 S (read x twice, write y), evaluation 2 S; + S with a residual
-//   backward  5 S (x and grad_y twice, write grad_x); + 2 S with ReLU (y twice), + S for grad_residual; but
-//   with
-//             grad_residual overwritten dz is read back from it, so that ReLU costs S only: 7 S for both
+//   backward  5 S (x and grad_y twice, write grad_x); + 2 S with ReLU (y twice); + S for grad_residual. Where
+//             grad_residual is overwritten, dz is read back from it, so that both together cost 7 S only
 //
 // Method: x is read in blocks that fit the first-level cache; each block is summed twice there (mean, then
 // deviations from it with the correction of the mean), and blocks and chunks are merged in double in a fixed

@@ -1,0 +1,125 @@
+#include "core/ops/pointwise.h"
+
+#include <fmt/format.h>
+
+#include "core/dispatch.h"
+#include "kernels/pointwise.h"
+
+namespace cohort::ops {
+namespace {
+
+// Adds `gradient` to the gradient of x, if x wants one.
+void collect(Context& ctx, const Tensor& x, const Tensor& gradient) {
+  const GradTarget target = ctx.grad_target(x);
+  if (!target) return;
+  on_device(ctx, [&](auto stream) {
+    kernels::scale(stream, {.dtype = x.dtype,
+                            .count = x.count(),
+                            .x = gradient.data,
+                            .y = target.grad.data,
+                            .mode = target.mode});
+  });
+}
+
+struct ReluNode final : Node {
+  Tensor x;
+
+  ReluNode(const Tensor& y_, const Tensor& x_) : Node("relu", y_), x(x_) {}
+
+  void backward(Context& ctx) override {
+    if (x.grad == nullptr) return;
+    const Tensor grad_y = ctx.grad_of(y);
+    const bool took_over = ctx.hand_over_grad(y, x);  // then masked in place
+    const GradTarget target = took_over ? GradTarget{grad_y, GradMode::kOverwrite} : ctx.grad_target(x);
+    on_device(ctx, [&](auto stream) {
+      kernels::relu_backward(stream, {.dtype = x.dtype,
+                                      .count = x.count(),
+                                      .y = y.data,
+                                      .grad_y = grad_y.data,
+                                      .grad_x = target.grad.data,
+                                      .mode = target.mode});
+    });
+  }
+};
+
+struct AddNode final : Node {
+  Tensor a, b;
+
+  AddNode(const Tensor& y_, const Tensor& a_, const Tensor& b_) : Node("add", y_), a(a_), b(b_) {}
+
+  // One operand takes over the buffer of the gradient: the one that has no gradient yet.
+  void backward(Context& ctx) override {
+    const Tensor grad_y = ctx.grad_of(y);
+    const bool a_has_one = a.grad != nullptr && a.grad->data != nullptr;
+    collect(ctx, a_has_one ? a : b, grad_y);
+    const Tensor& other = a_has_one ? b : a;
+    if (!ctx.hand_over_grad(y, other)) collect(ctx, other, grad_y);
+  }
+};
+
+struct ShortcutANode final : Node {
+  Tensor x;
+  kernels::ShortcutAShape shape;
+
+  ShortcutANode(const Tensor& y_, const Tensor& x_, const kernels::ShortcutAShape& shape_)
+      : Node("shortcut_a", y_), x(x_), shape(shape_) {}
+
+  void backward(Context& ctx) override {
+    const Tensor grad_y = ctx.grad_of(y);
+    const GradTarget target = ctx.grad_target(x);
+    if (!target) return;
+    on_device(ctx, [&](auto stream) {
+      kernels::shortcut_a_backward(stream, {.dtype = x.dtype,
+                                            .shape = shape,
+                                            .grad_y = grad_y.data,
+                                            .grad_x = target.grad.data,
+                                            .mode = target.mode});
+    });
+  }
+};
+
+}  // namespace
+
+Tensor relu(Context& ctx, const Tensor& x) {
+  const Tensor y = ctx.variable(x.shape, x.dtype);
+  on_device(ctx, [&](auto stream) {
+    kernels::relu_forward(stream, {.dtype = x.dtype, .count = x.count(), .x = x.data, .y = y.data});
+  });
+  if (ctx.recording()) ctx.push(ReluNode(y, x));
+  return y;
+}
+
+Tensor add(Context& ctx, const Tensor& a, const Tensor& b) {
+  if (a.shape != b.shape || a.dtype != b.dtype) {
+    internal_error(fmt::format("add: {} {} vs {} {}", a.shape.to_string(), name_of(a.dtype),
+                               b.shape.to_string(), name_of(b.dtype)));
+  }
+  const Tensor y = ctx.variable(a.shape, a.dtype);
+  on_device(ctx, [&](auto stream) {
+    kernels::add(stream, {.dtype = a.dtype, .count = a.count(), .a = a.data, .b = b.data, .y = y.data});
+  });
+  if (ctx.recording()) ctx.push(AddNode(y, a, b));
+  return y;
+}
+
+Tensor shortcut_a(Context& ctx, const Tensor& x, int stride, int channels) {
+  if (x.shape.rank() != 4 || stride < 1 || channels < x.shape[3]) {
+    internal_error(
+        fmt::format("shortcut_a: input {}, stride {}, channels {}", x.shape.to_string(), stride, channels));
+  }
+  if (stride == 1 && channels == x.shape[3]) return x;
+  const kernels::ShortcutAShape shape{.batch = x.shape[0],
+                                      .height = x.shape[1],
+                                      .width = x.shape[2],
+                                      .channels_in = x.shape[3],
+                                      .channels_out = channels,
+                                      .stride = stride};
+  const Tensor y = ctx.variable({shape.batch, shape.out_height(), shape.out_width(), channels}, x.dtype);
+  on_device(ctx, [&](auto stream) {
+    kernels::shortcut_a_forward(stream, {.dtype = x.dtype, .shape = shape, .x = x.data, .y = y.data});
+  });
+  if (ctx.recording()) ctx.push(ShortcutANode(y, x, shape));
+  return y;
+}
+
+}  // namespace cohort::ops
