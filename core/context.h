@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/arena.h"
@@ -20,12 +21,21 @@
 namespace cohort {
 
 struct ContextOptions {
-  Device device;
+  Device device = {};
   Precision precision = Precision::kF32;
   int num_threads = 0;   // of the CPU; 0: all available cores
   int num_branches = 1;  // besides the main one
   std::uint64_t seed = 0;
   bool poison = false;  // fill fresh and released memory with NaN
+};
+
+// One layer as it ran, for `inspect model` and the plan table.
+struct LayerRecord {
+  std::string name;
+  const char* type;
+  Shape input, output;
+  std::int64_t parameters = 0;
+  std::int64_t macs = 0;  // multiply-accumulates of convolutions and linear layers, for one image
 };
 
 // Where a backward kernel writes, and whether it overwrites or adds.
@@ -92,6 +102,10 @@ class Context {
   // the caller accumulates by a kernel. y's gradient must not be read afterwards.
   bool hand_over_grad(const Tensor& y, const Tensor& x);
 
+  // Layers append to the log while one is set.
+  std::vector<LayerRecord>* layer_log() const { return layer_log_; }
+  void set_layer_log(std::vector<LayerRecord>* log) { layer_log_ = log; }
+
   // --- host access (outside of steps) ---
   void upload(const Tensor& to, const void* host);
   void download(void* host, const Tensor& from);
@@ -120,6 +134,7 @@ class Context {
   std::vector<std::unique_ptr<Branch>> branches_;
   int current_ = kMain;
   bool recording_ = true;
+  std::vector<LayerRecord>* layer_log_ = nullptr;
 };
 
 }  // namespace cohort

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "kernels/base/philox.h"
+
 namespace cohort {
 namespace {
 
@@ -13,19 +15,30 @@ void* offset_pointer(const Tensor& block, std::int64_t offset) {
   return static_cast<std::byte*>(block.data) + static_cast<std::size_t>(offset) * size_of(block.dtype);
 }
 
+// Rounds to the dtype of `to` on the way.
+void write_values(Context& ctx, const Tensor& to, const std::vector<double>& values) {
+  if (to.dtype == DType::f64) {
+    ctx.upload(to, values.data());
+  } else {
+    const std::vector<float> rounded(values.begin(), values.end());
+    ctx.upload(to, rounded.data());
+  }
+}
+
 }  // namespace
 
-Parameter* ParameterSet::add(std::string name, const Shape& shape, ParameterKind kind) {
+Parameter* ParameterSet::add(std::string name, const Shape& shape, ParameterKind kind, Initializer init) {
   Parameter p;
   p.name = std::move(name);
   p.shape = shape;
   p.kind = kind;
+  p.init = init;
   parameters_.push_back(std::move(p));
   return &parameters_.back();
 }
 
-Buffer* ParameterSet::add_buffer(std::string name, const Shape& shape) {
-  buffers_.push_back({std::move(name), shape, {}});
+Buffer* ParameterSet::add_buffer(std::string name, const Shape& shape, double init) {
+  buffers_.push_back({std::move(name), shape, init, {}});
   return &buffers_.back();
 }
 
@@ -52,6 +65,32 @@ void ParameterSet::materialize(Context& ctx) {
   for (Buffer& b : buffers_) b.value = ctx.persistent_tensor(b.shape, dtype);
 }
 
+void ParameterSet::initialize(Context& ctx, std::uint64_t seed, std::uint32_t member) {
+  std::uint32_t index = 0;
+  for (const Parameter& p : parameters_) {
+    Rng rng({.seed = seed, .purpose = RngPurpose::kInit, .member = member, .tag = index++});
+    std::vector<double> values(static_cast<std::size_t>(p.shape.count()));
+    for (double& v : values) {
+      switch (p.init.kind) {
+        case Initializer::Kind::kConstant:
+          v = p.init.scale;
+          break;
+        case Initializer::Kind::kNormal:
+          v = p.init.scale * static_cast<double>(rng.normal());
+          break;
+        case Initializer::Kind::kUniform:
+          v = p.init.scale * (2.0 * static_cast<double>(rng.uniform()) - 1.0);
+          break;
+      }
+    }
+    write_values(ctx, p.value, values);
+  }
+  for (const Buffer& b : buffers_) {
+    write_values(ctx, b.value, std::vector<double>(static_cast<std::size_t>(b.shape.count()), b.init));
+  }
+  refresh_shadow(ctx);
+}
+
 void ParameterSet::reset_grads() {
   for (GradSlot& slot : slots_) slot.written = false;
 }
@@ -60,7 +99,7 @@ void ParameterSet::refresh_shadow(Context& ctx) {
   if (shadow_.empty()) return;
   std::vector<float> master(static_cast<std::size_t>(values_.count()));
   ctx.download(master.data(), values_);
-  std::vector<bf16> rounded(master.begin(), master.end());
+  const std::vector<bf16> rounded(master.begin(), master.end());
   ctx.upload(shadow_, rounded.data());
 }
 

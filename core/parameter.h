@@ -14,10 +14,19 @@ namespace cohort {
 
 enum class ParameterKind : std::uint8_t { kConv, kLinearWeight, kVector };
 
+// How a parameter starts. Draws are keyed by (seed, member, index of the parameter, element), so a network
+// starts the same whatever else is in the cohort.
+struct Initializer {
+  enum class Kind : std::uint8_t { kConstant, kNormal, kUniform };
+  Kind kind = Kind::kConstant;
+  double scale = 0.0;  // the constant; the standard deviation; U(-scale, scale)
+};
+
 struct Parameter {
   std::string name;  // PyTorch's state-dict name
   Shape shape;       // ours: convolutions (K, kh, kw, C/groups)
   ParameterKind kind = ParameterKind::kVector;
+  Initializer init;
   Tensor value;    // master copy, parameter dtype; carries the gradient slot
   Tensor compute;  // what operations read: `value`, or its bf16 shadow with the same gradient slot
   Tensor grad;
@@ -27,6 +36,7 @@ struct Parameter {
 struct Buffer {
   std::string name;
   Shape shape;
+  double init = 0.0;
   Tensor value;
 };
 
@@ -37,11 +47,14 @@ class ParameterSet {
   ParameterSet& operator=(const ParameterSet&) = delete;
 
   // Handles stay valid; tensors are set by materialize().
-  Parameter* add(std::string name, const Shape& shape, ParameterKind kind);
-  Buffer* add_buffer(std::string name, const Shape& shape);
+  Parameter* add(std::string name, const Shape& shape, ParameterKind kind, Initializer init);
+  Buffer* add_buffer(std::string name, const Shape& shape, double init);
 
   // Lays everything out in persistent memory (zero-filled). Only convolution and linear weights get a shadow.
   void materialize(Context& ctx);
+
+  // Draws the initial values of network `member` and sets buffers to theirs; refreshes the shadow.
+  void initialize(Context& ctx, std::uint64_t seed, std::uint32_t member);
 
   // Makes the next write of every gradient an overwrite: the start of a backward pass.
   void reset_grads();
