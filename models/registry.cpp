@@ -1,0 +1,100 @@
+#include "models/registry.h"
+
+#include <algorithm>
+
+#include "models/resnet_cifar.h"
+#include "models/wide_resnet.h"
+
+namespace cohort::models {
+namespace {
+
+constexpr const char* kResnetPaper = "He et al., Deep residual learning for image recognition, CVPR 2016";
+constexpr const char* kWidePaper = "Zagoruyko & Komodakis, Wide residual networks, BMVC 2016";
+
+ModelInfo resnet(int depth, bool option_a) {
+  const std::string name = "resnet" + std::to_string(depth) + (option_a ? "_a" : "");
+  const ResnetCifarConfig config{.blocks_per_stage = (depth - 2) / 6, .option_a = option_a};
+  return {
+      name,
+      "CIFAR ResNet-" + std::to_string(depth) + (option_a ? ", shortcuts without parameters (option A)" : ""),
+      kResnetPaper,
+      [=](int classes, const InputShape& input) { return make_resnet_cifar(name, classes, input, config); }};
+}
+
+ModelInfo resnet_x4(int depth) {
+  const std::string name = "resnet" + std::to_string(depth) + "x4";
+  const ResnetCifarConfig config{.blocks_per_stage = (depth - 2) / 6, .widths = {32, 64, 128, 256}};
+  return {
+      name, "CIFAR ResNet-" + std::to_string(depth) + ", four times as wide", kResnetPaper,
+      [=](int classes, const InputShape& input) { return make_resnet_cifar(name, classes, input, config); }};
+}
+
+ModelInfo wide(int depth, int widen) {
+  const std::string name = "wrn_" + std::to_string(depth) + "_" + std::to_string(widen);
+  const WideResnetConfig config{.blocks_per_group = (depth - 4) / 6, .widen = widen};
+  return {
+      name, "Wide ResNet-" + std::to_string(depth) + "-" + std::to_string(widen), kWidePaper,
+      [=](int classes, const InputShape& input) { return make_wide_resnet(name, classes, input, config); }};
+}
+
+std::vector<ModelInfo> all_models() {
+  std::vector<ModelInfo> models;
+  for (const int depth : {8, 14, 20, 32, 44, 56, 110, 152}) models.push_back(resnet(depth, false));
+  for (const int depth : {20, 32, 44, 56, 110, 152}) models.push_back(resnet(depth, true));
+  for (const int depth : {8, 32}) models.push_back(resnet_x4(depth));
+  for (const auto& [depth, widen] : {std::pair{16, 2}, {16, 10}, {28, 10}, {28, 12}, {40, 1}, {40, 2}}) {
+    models.push_back(wide(depth, widen));
+  }
+  return models;
+}
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+const std::vector<ModelInfo>& registry() {
+  static const std::vector<ModelInfo> models = all_models();
+  return models;
+}
+
+std::unique_ptr<Network> make_network(std::string_view name, int num_classes, const InputShape& input) {
+  const ModelInfo* nearest = &registry().front();
+  for (const ModelInfo& info : registry()) {
+    if (info.name == name) return info.make(num_classes, input);
+    if (edit_distance(info.name, name) < edit_distance(nearest->name, name)) nearest = &info;
+  }
+  throw Error(ErrorKind::kUsage, "unknown model '" + std::string(name) + "'",
+              "did you mean '" + nearest->name + "'? 'cohort list models' lists all");
+}
+
+ModelSummary summarize(Network& network) {
+  Context ctx({.num_threads = 1});
+  network.materialize(ctx, 0, 0);
+  ctx.set_recording(false);
+  ModelSummary summary;
+  ctx.set_layer_log(&summary.layers);
+  const InputShape& in = network.input();
+  const Tensor x = ctx.persistent_tensor({1, in.height, in.width, in.channels}, DType::f32);
+  ctx.begin_step();
+  const Outputs out = network.forward(ctx, x, {.training = false});
+  for (const Tensor& stage : out.stages)
+    summary.stages.push_back({stage.shape[1], stage.shape[2], stage.shape[3]});
+  for (const LayerRecord& layer : summary.layers) summary.macs += layer.macs;
+  summary.parameters = network.parameters().num_parameters();
+  return summary;
+}
+
+}  // namespace cohort::models

@@ -1,0 +1,108 @@
+#include "models/wide_resnet.h"
+
+#include <array>
+#include <optional>
+
+#include "core/ops/pointwise.h"
+#include "core/ops/pool.h"
+#include "nn/layers.h"
+
+namespace cohort::models {
+namespace {
+
+// relu(bn(x)) with the map before the ReLU when it is wanted.
+struct Activated {
+  Tensor pre, post;
+};
+
+Activated activate(Context& ctx, const nn::BatchNorm2d& bn, const Tensor& x, const ForwardOptions& options,
+                   bool keep_pre) {
+  if (!keep_pre) return {{}, bn.forward(ctx, x, {.training = options.training, .relu = true})};
+  const Tensor pre = bn.forward(ctx, x, {.training = options.training});
+  return {pre, ops::relu(ctx, pre)};
+}
+
+class Block {
+ public:
+  Block(ParameterSet& p, const std::string& name, int in, int out, int stride)
+      : bn1_(p, name + ".bn1", in),
+        conv1_(p, name + ".conv1", in, out, {.stride = stride}),
+        bn2_(p, name + ".bn2", out),
+        conv2_(p, name + ".conv2", out, out, {}) {
+    if (in != out) {
+      shortcut_.emplace(p, name + ".convShortcut", in, out,
+                        nn::Conv2d::Options{.kernel = 1, .stride = stride, .padding = 0});
+    }
+  }
+
+  // `activated`, when asked for, receives the block's activated input.
+  Tensor forward(Context& ctx, const Tensor& x, const ForwardOptions& options, Activated* activated) const {
+    const Activated a = activate(ctx, bn1_, x, options, activated != nullptr && options.preactivation);
+    if (activated != nullptr) *activated = a;
+    const Tensor h =
+        bn2_.forward(ctx, conv1_.forward(ctx, a.post), {.training = options.training, .relu = true});
+    return ops::add(ctx, conv2_.forward(ctx, h), shortcut_ ? shortcut_->forward(ctx, a.post) : x);
+  }
+
+ private:
+  nn::BatchNorm2d bn1_;
+  nn::Conv2d conv1_;
+  nn::BatchNorm2d bn2_;
+  nn::Conv2d conv2_;
+  std::optional<nn::Conv2d> shortcut_;
+};
+
+class WideResnet final : public Network {
+ public:
+  WideResnet(const std::string& name, int num_classes, const InputShape& input,
+             const WideResnetConfig& config)
+      : Network(name, num_classes, input), conv1_(parameters_, "conv1", input.channels, 16, {}) {
+    int in = 16;
+    for (int group = 1; group <= 3; ++group) {
+      const int out = 16 * config.widen << (group - 1);
+      for (int i = 0; i < config.blocks_per_group; ++i) {
+        const std::string block = "block" + std::to_string(group) + ".layer." + std::to_string(i);
+        groups_[group - 1].emplace_back(parameters_, block, in, out, group > 1 && i == 0 ? 2 : 1);
+        in = out;
+      }
+    }
+    bn1_.emplace(parameters_, "bn1", in);
+    fc_.emplace(parameters_, "fc", in, num_classes, /*zero_bias=*/true);
+  }
+
+  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
+    Outputs out;
+    const auto keep = [&](const Activated& a) {
+      out.stages.push_back(a.post);
+      if (options.preactivation) out.stages_pre.push_back(a.pre);
+    };
+    Tensor x = conv1_.forward(ctx, input);
+    for (const auto& group : groups_) {
+      for (const Block& block : group) {
+        const bool first = &block == &group.front();
+        Activated activated;
+        x = block.forward(ctx, x, options, first ? &activated : nullptr);
+        if (first) keep(activated);
+      }
+    }
+    keep(activate(ctx, *bn1_, x, options, options.preactivation));
+    out.pooled = ops::global_avg_pool(ctx, out.stages.back());
+    out.logits = fc_->forward(ctx, out.pooled);
+    return out;
+  }
+
+ private:
+  nn::Conv2d conv1_;
+  std::array<std::vector<Block>, 3> groups_;
+  std::optional<nn::BatchNorm2d> bn1_;
+  std::optional<nn::Linear> fc_;
+};
+
+}  // namespace
+
+std::unique_ptr<Network> make_wide_resnet(const std::string& name, int num_classes, const InputShape& input,
+                                          const WideResnetConfig& config) {
+  return std::make_unique<WideResnet>(name, num_classes, input, config);
+}
+
+}  // namespace cohort::models

@@ -1,0 +1,80 @@
+// The layers of the model zoo: each holds handles to its parameters and calls operations of core. Names are
+// PyTorch's state-dict names, so that weights travel both ways.
+#pragma once
+
+#include <string>
+
+#include "core/ops/batch_norm.h"
+#include "core/ops/conv2d.h"
+#include "core/parameter.h"
+
+namespace cohort::nn {
+
+// How the weights of a convolution start. Source: He et al., "Delving deep into rectifiers", ICCV 2015.
+enum class ConvInit {
+  kKaimingFanOut,  // N(0, 2 / (kh kw K)), the CIFAR ResNets and WRNs of the distillation codes
+  kKaimingFanIn    // N(0, 2 / (kh kw C))
+};
+
+// y = conv(x, weight) (+ bias). x: (N, H, W, C), weight: (K, kh, kw, C/groups), y: (N, H', W', K).
+class Conv2d {
+ public:
+  struct Options {
+    int kernel = 3;
+    int stride = 1;
+    int padding = 1;
+    int dilation = 1;
+    int groups = 1;
+    bool bias = false;  // starts from U(-1/sqrt(fan in), 1/sqrt(fan in)) as in PyTorch
+    ConvInit init = ConvInit::kKaimingFanOut;
+  };
+  Conv2d(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
+         const Options& options);
+
+  Tensor forward(Context& ctx, const Tensor& x) const;
+
+ private:
+  std::string name_;
+  Options options_;
+  Parameter* weight_;
+  Parameter* bias_ = nullptr;
+};
+
+// y = relu?(gamma (x - mean) / sqrt(var + eps) + beta (+ residual)) over N, H, W per channel; eps 1e-5,
+// momentum 0.1 (running = 0.9 running + 0.1 batch, the variance unbiased). Ioffe & Szegedy, ICML 2015.
+class BatchNorm2d {
+ public:
+  BatchNorm2d(ParameterSet& parameters, const std::string& name, std::int64_t channels);
+
+  struct Options {
+    bool training = true;
+    bool relu = false;
+  };
+  Tensor forward(Context& ctx, const Tensor& x, const Options& options, const Tensor& residual = {}) const;
+
+ private:
+  std::string name_;
+  Parameter* weight_;
+  Parameter* bias_;
+  Buffer* running_mean_;
+  Buffer* running_var_;
+};
+
+// y = x weight^T + bias. x: (N, C), weight: (K, C), y: (N, K) in accumulator dtype. Weight and bias start
+// from U(-1/sqrt(C), 1/sqrt(C)), PyTorch's default; `zero_bias` as in the WRN codes.
+class Linear {
+ public:
+  Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
+         bool zero_bias = false);
+
+  Tensor forward(Context& ctx, const Tensor& x) const;
+  const Parameter& weight() const { return *weight_; }
+  const Parameter& bias() const { return *bias_; }
+
+ private:
+  std::string name_;
+  Parameter* weight_;
+  Parameter* bias_;
+};
+
+}  // namespace cohort::nn

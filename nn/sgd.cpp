@@ -1,0 +1,59 @@
+#include "nn/sgd.h"
+
+#include "core/dispatch.h"
+
+namespace cohort::nn {
+
+Sgd::Sgd(Context& ctx, int members, const SgdOptions& options)
+    : ctx_(ctx), options_(options), members_(members) {
+  allowed_ = ctx.persistent_tensor({members}, DType::i32);
+  mask_ = ctx.persistent_tensor({members}, DType::i32);
+  set_allowed(std::vector<std::int32_t>(static_cast<std::size_t>(members), 1));
+}
+
+void Sgd::add(ParameterSet& parameters, int member, double weight_decay) {
+  blocks_.push_back({.parameter = parameters.values().data,
+                     .gradient = parameters.grads().data,
+                     .momentum = parameters.momenta().data,
+                     .shadow = static_cast<bf16*>(parameters.shadow().data),
+                     .count = parameters.values().count(),
+                     .weight_decay = weight_decay});
+  gradients_.push_back({parameters.grads().data, parameters.grads().count(), member});
+  owners_.push_back(member);
+  const auto blocks = static_cast<std::int64_t>(blocks_.size());
+  rates_ = ctx_.persistent_tensor({blocks}, DType::f32);
+  block_mask_ = ctx_.persistent_tensor({blocks}, DType::i32);
+}
+
+void Sgd::set_learning_rates(const std::vector<double>& rates) {
+  std::vector<float> per_block;
+  for (const int owner : owners_)
+    per_block.push_back(static_cast<float>(rates[static_cast<std::size_t>(owner)]));
+  ctx_.upload(rates_, per_block.data());
+}
+
+void Sgd::set_allowed(const std::vector<std::int32_t>& allowed) {
+  check(static_cast<int>(allowed.size()) == members_, "sgd: one flag per member");
+  ctx_.upload(allowed_, allowed.data());
+}
+
+void Sgd::step(const Tensor& loss) {
+  const DType dtype = ctx_.parameter_dtype();
+  on_device(ctx_, [&](auto stream) {
+    kernels::finite_guard(stream, {.dtype = dtype,
+                                   .members = members_,
+                                   .blocks = gradients_,
+                                   .loss = loss.data,
+                                   .allowed = allowed_.as<std::int32_t>(),
+                                   .mask = mask_.as<std::int32_t>(),
+                                   .block_mask = block_mask_.as<std::int32_t>()});
+    kernels::sgd(stream, {.members = blocks_,
+                          .learning_rate = rates_.as<float>(),
+                          .step_mask = block_mask_.as<std::int32_t>(),
+                          .momentum = options_.momentum,
+                          .nesterov = options_.nesterov,
+                          .dtype = dtype});
+  });
+}
+
+}  // namespace cohort::nn

@@ -1,0 +1,50 @@
+// The optimiser of the whole cohort: one kernel call steps every network (kernels/sgd.h).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/context.h"
+#include "core/parameter.h"
+#include "kernels/finite_guard.h"
+#include "kernels/sgd.h"
+
+namespace cohort::nn {
+
+struct SgdOptions {
+  double momentum = 0.9;
+  bool nesterov = true;
+};
+
+class Sgd {
+ public:
+  Sgd(Context& ctx, int members, const SgdOptions& options);
+
+  // Adds a block that steps with member's learning rate and mask. The set must be materialized and outlive
+  // this.
+  void add(ParameterSet& parameters, int member, double weight_decay);
+
+  // Learning rate per member, for the steps from now on.
+  void set_learning_rates(const std::vector<double>& rates);
+  // Members that may be stepped at all (0: frozen).
+  void set_allowed(const std::vector<std::int32_t>& allowed);
+
+  // Steps every allowed member whose loss (M, parameter dtype) and gradients are finite.
+  void step(const Tensor& loss);
+
+  // Which members the last step() stepped; (M) i32, device memory.
+  const Tensor& mask() const { return mask_; }
+
+ private:
+  Context& ctx_;
+  SgdOptions options_;
+  std::vector<kernels::SgdMember> blocks_;
+  std::vector<kernels::GradientBlock> gradients_;
+  std::vector<int> owners_;
+  int members_;
+  Tensor rates_;           // (blocks) f32
+  Tensor block_mask_;      // (blocks) i32
+  Tensor allowed_, mask_;  // (M) i32
+};
+
+}  // namespace cohort::nn

@@ -1,0 +1,79 @@
+// Parameter counts, multiply-accumulates, tensors and maps of the model zoo, as published (methods'
+// specification, 5.1).
+#include <gtest/gtest.h>
+
+#include "models/registry.h"
+
+namespace cohort::models {
+namespace {
+
+struct Row {
+  const char* name;
+  std::int64_t parameters_10, parameters_100;
+  double macs_100;       // millions, two decimals as printed in the table
+  std::int64_t tensors;  // of the state dict at 100 classes, num_batches_tracked included; 0: not stated
+  std::vector<Shape> stages;
+};
+
+const std::vector<Shape> kNarrow = {{32, 32, 16}, {32, 32, 16}, {16, 16, 32}, {8, 8, 64}};
+const std::vector<Shape> kWide4 = {{32, 32, 32}, {32, 32, 64}, {16, 16, 128}, {8, 8, 256}};
+
+std::vector<Shape> wrn(std::int64_t k) {
+  return {{32, 32, 16}, {32, 32, 16 * k}, {16, 16, 32 * k}, {8, 8, 64 * k}};
+}
+
+class Counts : public testing::TestWithParam<Row> {};
+
+TEST_P(Counts, MatchTheTable) {
+  const Row& row = GetParam();
+  const auto ten = make_network(row.name, 10);
+  EXPECT_EQ(ten->parameters().num_parameters(), row.parameters_10);
+  const auto network = make_network(row.name, 100);
+  EXPECT_EQ(network->parameters().num_parameters(), row.parameters_100);
+  if (row.tensors > 0) {
+    std::int64_t tensors = static_cast<std::int64_t>(network->parameters().parameters().size());
+    for (const Buffer& b : network->parameters().buffers())
+      tensors += b.name.ends_with("running_mean") ? 2 : 1;
+    EXPECT_EQ(tensors, row.tensors);
+  }
+  const ModelSummary summary = summarize(*network);
+  EXPECT_NEAR(static_cast<double>(summary.macs) / 1e6, row.macs_100, row.macs_100 > 1000 ? 0.5 : 0.005001);
+  EXPECT_EQ(summary.stages, row.stages);
+  EXPECT_EQ(summary.parameters, row.parameters_100);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cifar, Counts,
+                         testing::Values(Row{"resnet8", 78042, 83892, 12.51, 56, kNarrow},
+                                         Row{"resnet14", 175258, 181108, 26.66, 0, kNarrow},
+                                         Row{"resnet20", 272474, 278324, 40.82, 128, kNarrow},
+                                         Row{"resnet32", 466906, 472756, 69.13, 0, kNarrow},
+                                         Row{"resnet56", 855770, 861620, 125.75, 344, kNarrow},
+                                         Row{"resnet110", 1730714, 1736564, 253.16, 0, kNarrow},
+                                         Row{"resnet152", 2411226, 2417076, 352.25, 0, kNarrow},
+                                         Row{"resnet20_a", 269722, 275572, 40.56, 0, kNarrow},
+                                         Row{"resnet32_a", 464154, 470004, 68.87, 0, kNarrow},
+                                         Row{"resnet56_a", 853018, 858868, 125.49, 0, kNarrow},
+                                         Row{"resnet110_a", 1727962, 1733812, 252.89, 0, kNarrow},
+                                         Row{"resnet152_a", 2408474, 2414324, 351.98, 0, kNarrow},
+                                         Row{"resnet8x4", 1210410, 1233540, 177.07, 62, kWide4},
+                                         Row{"resnet32x4", 7410730, 7433860, 1083.04, 206, kWide4},
+                                         Row{"wrn_16_2", 691674, 703284, 101.12, 83, wrn(2)},
+                                         Row{"wrn_16_10", 17116634, 17174324, 2412, 0, wrn(10)},
+                                         Row{"wrn_28_10", 36479194, 36536884, 5243, 0, wrn(10)},
+                                         Row{"wrn_28_12", 52517850, 52587060, 7544, 0, wrn(12)},
+                                         Row{"wrn_40_1", 563930, 569780, 83.29, 0, wrn(1)},
+                                         Row{"wrn_40_2", 2243546, 2255156, 327.61, 227, wrn(2)}),
+                         [](const auto& p) { return std::string(p.param.name); });
+
+TEST(Registry, NamesTheNearestModel) {
+  try {
+    make_network("resnt20", 10);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+    EXPECT_NE(e.hint().find("'resnet20'"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace cohort::models
