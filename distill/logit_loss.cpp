@@ -1,0 +1,60 @@
+#include "distill/logit_loss.h"
+
+#include "core/ops/cohort_loss.h"
+
+namespace cohort::distill {
+namespace {
+
+std::vector<Tensor> logits_of(const StepView& view) {
+  std::vector<Tensor> logits;
+  for (const models::Outputs& outputs : view.outputs) logits.push_back(outputs.logits);
+  return logits;
+}
+
+ops::CohortLossInputs common_inputs(const StepView& view, const std::vector<Tensor>& logits) {
+  ops::CohortLossInputs inputs;
+  inputs.logits = logits;
+  inputs.labels = view.labels;
+  inputs.mixed_labels = view.mixed_labels;
+  inputs.mixed_weights = view.mixed_weights;
+  inputs.mixed_member = view.mixed_member;
+  return inputs;
+}
+
+}  // namespace
+
+void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options) {
+  const std::vector<Tensor> logits = logits_of(view);
+  ops::CohortLossInputs inputs = common_inputs(view, logits);
+  inputs.ce_weight = weights.ce;
+  inputs.kl_weight = weights.kl;
+  inputs.target_weight = weights.target;
+  inputs.target_rule = options.target_rule;
+  inputs.temperature = options.temperature;
+  inputs.t_squared = options.t_squared;
+  inputs.attached = options.attached;
+  inputs.keep_target = options.target_rule != kernels::TargetRule::kNone;
+  const ops::CohortLossValues values = ops::cohort_loss(ctx, inputs);
+  Report& report = view.report;
+  report.loss = values.loss;
+  report.ce = values.ce;
+  report.kl = values.kl;
+  report.correct_top1 = values.correct_top1;
+  report.correct_top5 = values.correct_top5;
+  report.kl_weight = weights.kl;
+  report.target = values.target;
+}
+
+ops::LossSelection select_teacher(Context& ctx, StepView& view, kernels::SelectRule rule, double kl,
+                                  double feature, const Tensor& masked_member) {
+  const std::vector<Tensor> logits = logits_of(view);
+  ops::CohortLossInputs inputs = common_inputs(view, logits);
+  inputs.gradients = false;
+  const ops::CohortLossValues values = ops::cohort_loss(ctx, inputs);
+  const ops::LossSelection selection = ops::loss_select(
+      ctx, {.ce = values.ce, .rule = rule, .kl = kl, .feature = feature, .masked_member = masked_member});
+  view.report.teacher = selection.teacher;
+  return selection;
+}
+
+}  // namespace cohort::distill

@@ -1,0 +1,24 @@
+// From a step and a method's weights to the fused loss kernel (kernels/cohort_loss.h).
+#pragma once
+
+#include "core/ops/loss_select.h"
+#include "distill/method.h"
+#include "kernels/cohort_loss.h"
+
+namespace cohort::distill {
+
+struct LogitLossOptions {
+  double temperature = 1.0;
+  bool t_squared = true;
+  bool attached = false;  // gradients also reach the teaching side (one third-party DML)
+  kernels::TargetRule target_rule = kernels::TargetRule::kNone;
+};
+
+// Values into view.report, gradients into the slots of the members' logits (none for a frozen member).
+void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options);
+
+// The cross-entropies first, then who teaches: view.report.teacher, and the weights for logit_losses.
+ops::LossSelection select_teacher(Context& ctx, StepView& view, kernels::SelectRule rule, double kl,
+                                  double feature, const Tensor& masked_member = {});
+
+}  // namespace cohort::distill

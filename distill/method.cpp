@@ -1,0 +1,73 @@
+#include "distill/method.h"
+
+#include <fmt/core.h>
+
+#include "core/ops/cohort_loss.h"
+
+namespace cohort::distill {
+
+void Method::check_members(int members) const {
+  if (members < 1 || members > kernels::kMaxMembers) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("a cohort has 1 to {} networks, not {}", kernels::kMaxMembers, members),
+                "give --net once per network");
+  }
+}
+
+bool Method::frozen(int) const {
+  return false;
+}
+
+void Method::feature_losses(Context&, StepView&, int) {}
+
+ParameterSet* Method::extra_parameters(int) {
+  return nullptr;
+}
+
+void upload_values(Context& ctx, const Tensor& to, const std::vector<double>& values) {
+  check(static_cast<std::int64_t>(values.size()) == to.count(), "upload_values: count");
+  if (to.dtype == DType::f64) {
+    ctx.upload(to, values.data());
+  } else if (to.dtype == DType::f32) {
+    const std::vector<float> rounded(values.begin(), values.end());
+    ctx.upload(to, rounded.data());
+  } else if (to.dtype == DType::i32) {
+    const std::vector<std::int32_t> rounded(values.begin(), values.end());
+    ctx.upload(to, rounded.data());
+  } else {
+    internal_error("upload_values: dtype");
+  }
+}
+
+std::vector<double> download_values(Context& ctx, const Tensor& from) {
+  const auto read = [&]<class T>(T) {
+    std::vector<T> raw(static_cast<std::size_t>(from.count()));
+    ctx.download(raw.data(), from);
+    std::vector<double> values;
+    values.reserve(raw.size());
+    for (const T& x : raw) values.push_back(static_cast<double>(x));
+    return values;
+  };
+  switch (from.dtype) {
+    case DType::f64:
+      return read(double{});
+    case DType::f32:
+      return read(float{});
+    case DType::bf16:
+      return read(bf16{});
+    case DType::i32:
+      return read(std::int32_t{});
+    default:
+      internal_error("download_values: dtype");
+  }
+}
+
+LossWeights LossWeights::make(Context& ctx, int members) {
+  const DType a = ctx.parameter_dtype();
+  LossWeights weights{ctx.persistent_tensor({members}, a), ctx.persistent_tensor({members, members}, a),
+                      ctx.persistent_tensor({members}, a)};
+  upload_values(ctx, weights.ce, std::vector<double>(static_cast<std::size_t>(members), 1.0));
+  return weights;
+}
+
+}  // namespace cohort::distill

@@ -1,0 +1,122 @@
+// A method: who teaches whom, with which losses. Most are a teaching matrix W, a target rule and a step mask
+// (design page, section 2): a method fills those in device memory and calls the one fused loss kernel.
+//
+// Rules for every method: sum over classes, mean over the batch; targets are detached unless an option says
+// otherwise; whatever is decided per batch is decided on the device; all networks are updated from the
+// outputs of the same step (simultaneous update).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+#include "core/parameter.h"
+#include "distill/options.h"
+#include "models/network.h"
+
+namespace cohort::distill {
+
+// A feature term of a member's loss: weight * value, both device scalars.
+struct FeatureTerm {
+  int member;
+  Tensor weight, value;
+};
+
+// What a step measured, in device memory of that step. "A" is the context's parameter dtype.
+struct Report {
+  Tensor loss;          // (M) A: everything, feature terms included
+  Tensor ce;            // (M) A
+  Tensor kl;            // (M) A: the weighted KL part
+  Tensor correct_top1;  // (M) i32
+  Tensor correct_top5;  // (M) i32
+  Tensor kl_weight;     // (M, M) A: the teaching matrix in force
+  Tensor teacher;       // () i32: the member that taught this batch; empty where the method has none
+  Tensor target;        // (B, C) A: the shared soft target; empty unless the method has one
+  std::vector<FeatureTerm> feature_terms;
+};
+
+// One step as a method sees it.
+struct StepView {
+  std::vector<models::Outputs> outputs;  // of the M members
+  Tensor labels;                         // (B) i32
+  Tensor mixed_labels;                   // (B, 4) i32, of the member whose images were mixed; may be empty
+  Tensor mixed_weights;                  // (B, 4) A
+  Tensor mixed_member;                   // () i32, -1: nobody
+  Tensor masked_member;  // () i32: the member whose maps are not comparable; -1: nobody; may be empty
+  Report report;
+
+  int members() const { return static_cast<int>(outputs.size()); }
+};
+
+// How one random member's input is perturbed each step (stochastic perturbation); see kernels/perturb.h.
+struct PerturbationOptions {
+  std::string pool = "paper";  // paper, official, all, or a comma-separated list of operations
+  int period = 1;              // every n-th step
+  bool per_sample = false;
+  bool normalised_domain = false;
+};
+
+class Method {
+ public:
+  virtual ~Method() = default;
+
+  // The loss in force with its numbers, printed at the start and stored with the run.
+  virtual std::string formula(int members) const = 0;
+
+  // Throws Error(kUsage) when the method cannot train this many networks.
+  virtual void check_members(int members) const;
+
+  // A frozen member only teaches: evaluation mode, no gradient, no update.
+  virtual bool frozen(int member) const;
+  virtual bool wants_preactivation() const { return false; }
+  virtual std::optional<PerturbationOptions> perturbation() const { return std::nullopt; }
+
+  // Allocates device state. `probe` holds the outputs of all members for a batch of one (shapes only).
+  virtual void setup(Context& ctx, const std::vector<models::Outputs>& probe) = 0;
+
+  // Between join and fork, on the main branch: decides, computes the losses on logits and writes their
+  // gradients.
+  virtual void losses(Context& ctx, StepView& view) = 0;
+
+  // On the branch of `member`, before its backward pass: terms on its feature maps.
+  virtual void feature_losses(Context& ctx, StepView& view, int member);
+
+  // Trainable parameters of the method itself that belong to member's optimiser (adapters), or null.
+  // Checkpointed.
+  virtual ParameterSet* extra_parameters(int member);
+};
+
+struct MethodInfo {
+  std::string name;
+  std::string summary;   // one line: who teaches whom
+  std::string equation;  // the loss as text
+  std::string paper;
+  std::vector<OptionSpec> options;
+  std::unique_ptr<Method> (*make)(const MethodOptions& options);
+};
+
+// The one place for method names (distill/registry.cpp).
+const std::vector<MethodInfo>& registry();
+// Throws Error(kUsage) with the nearest name.
+const MethodInfo& find_method(std::string_view name);
+
+// --- building blocks ---
+
+// Device state of methods that are a teaching matrix and a target rule.
+struct LossWeights {
+  Tensor ce;      // (M) A
+  Tensor kl;      // (M, M) A
+  Tensor target;  // (M) A
+
+  // Zero-filled, ce = 1.
+  static LossWeights make(Context& ctx, int members);
+};
+
+// Uploads host values (row-major) rounded to the tensor's dtype.
+void upload_values(Context& ctx, const Tensor& to, const std::vector<double>& values);
+// Downloads any dtype as doubles.
+std::vector<double> download_values(Context& ctx, const Tensor& from);
+
+}  // namespace cohort::distill

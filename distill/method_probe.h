@@ -1,0 +1,38 @@
+// A method's losses and gradients on given arrays, without networks: what `cohort loss` evaluates, so that
+// every method can be checked against an independent implementation.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "distill/method.h"
+
+namespace cohort::distill {
+
+// One feature map per member, (N, C, H, W) row-major as other frameworks store it.
+struct ProbeMap {
+  std::int64_t channels = 0, height = 0, width = 0;
+  std::vector<double> values;
+};
+
+struct ProbeInput {
+  bool double_precision = true;  // false: everything is rounded to f32 and computed in f32
+  std::int64_t rows = 0, classes = 0;
+  std::vector<std::vector<double>> logits;  // per member (rows, classes)
+  std::vector<std::int32_t> labels;         // (rows)
+  std::vector<ProbeMap> features;           // per member, or empty
+};
+
+struct ProbeOutput {
+  std::vector<double> loss;                        // per member, everything in force
+  std::vector<std::vector<double>> grad_logits;    // per member (rows, classes); zeros for a frozen one
+  std::vector<std::vector<double>> grad_features;  // per member (N, C, H, W); empty without features
+  int teacher = -1;                                // -1: the method chooses none
+  std::vector<double> kl_weight;                   // (members, members)
+  std::vector<double> target;                      // (rows, classes); empty without a shared target
+};
+
+// Throws Error(kUsage) for shapes that disagree and labels out of range.
+ProbeOutput probe_method(Method& method, const ProbeInput& input, std::uint64_t seed = 0);
+
+}  // namespace cohort::distill

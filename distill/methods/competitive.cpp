@@ -1,0 +1,254 @@
+#include <fmt/core.h>
+
+#include <cmath>
+#include <map>
+#include <tuple>
+
+#include "core/ops/conv2d.h"
+#include "core/ops/feature_l2.h"
+#include "core/ops/pool.h"
+#include "distill/logit_loss.h"
+#include "distill/methods/methods.h"
+
+namespace cohort::distill {
+namespace {
+
+enum class FeatureLoss { kMse, kSumOverBatch, kSum, kOff };
+enum class FeatureLayers { kLast, kAllStages };
+
+kernels::FeatureReduction reduction_of(FeatureLoss loss) {
+  switch (loss) {
+    case FeatureLoss::kSumOverBatch:
+      return kernels::FeatureReduction::kSumOverBatch;
+    case FeatureLoss::kSum:
+      return kernels::FeatureReduction::kSum;
+    default:
+      return kernels::FeatureReduction::kMean;
+  }
+}
+
+// Competitive distillation: the network that does best on a batch teaches the others on that batch.
+//
+//   t = argmin_k CE_k over batch means;  L_t = CE_t
+//   L_k = CE_k + a T^2 KL_T(z_t -> z_k) + b L_F(k, t)      for k != t
+//
+// L_F: squared distance of the stage maps, the student's through a 1x1 adapter (no bias) where channels
+// differ, the larger map average-pooled where sizes differ. One random network sees a perturbed batch
+// (cd.perturb). With rule all_better every network learns from all networks with a smaller loss, averaged, as
+// the published code does.
+class Competitive final : public Method {
+ public:
+  explicit Competitive(const MethodOptions& o)
+      : rule_(static_cast<kernels::SelectRule>(o.choice("cd.rule"))),
+        a_(o.number("cd.a")),
+        b_(o.number("cd.b")),
+        temperature_(o.number("cd.T")),
+        feature_loss_(static_cast<FeatureLoss>(o.choice("cd.lf"))),
+        layers_(static_cast<FeatureLayers>(o.choice("cd.lf_layers"))),
+        feature_on_perturbed_(o.flag("cd.lf_on_perturbed")),
+        perturb_(o.flag("cd.perturb")) {
+    perturbation_ = {.pool = o.text("cd.pool"),
+                     .period = static_cast<int>(o.integer("cd.period")),
+                     .per_sample = o.flag("cd.per_sample"),
+                     .normalised_domain = o.choice("cd.domain") == 1};
+  }
+
+  std::string formula(int) const override {
+    std::string text = fmt::format(
+        "teacher t = argmin_k CE_k (batch mean); net t: CE(z_t, y); net i: CE(z_i, y) + {:g} T^2 "
+        "KL(softmax(z_t/T) || softmax(z_i/T))",
+        a_);
+    if (rule_ == kernels::SelectRule::kAllBetter) {
+      text = fmt::format(
+          "net i: CE(z_i, y) + {:g} mean_(j: CE_j < CE_i) T^2 KL(softmax(z_j/T) || softmax(z_i/T))", a_);
+    }
+    if (feature_loss_ != FeatureLoss::kOff && b_ > 0) {
+      constexpr const char* kNames[] = {"mse", "sum_over_batch", "sum"};
+      text += fmt::format(" + {:g} L_F({}, {})", b_, kNames[static_cast<int>(feature_loss_)],
+                          layers_ == FeatureLayers::kLast ? "last stage" : "all stages");
+    }
+    text += fmt::format(", T={:g}, batchmean, teacher detached, simultaneous update; ", temperature_);
+    text += perturb_ ? fmt::format("one random network perturbed every {} step(s), pool {}",
+                                   perturbation_.period, perturbation_.pool)
+                     : std::string("no perturbation");
+    return text;
+  }
+
+  std::optional<PerturbationOptions> perturbation() const override {
+    return perturb_ ? std::optional(perturbation_) : std::nullopt;
+  }
+
+  void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
+    const int m = static_cast<int>(probe.size());
+    weights_ = LossWeights::make(ctx, m);
+    if (!has_features()) return;
+    extras_ = std::vector<ParameterSet>(probe.size());
+    for (int student = 0; student < m; ++student) {
+      for (int teacher = 0; teacher < m; ++teacher) {
+        if (student != teacher) add_adapters(probe, student, teacher);
+      }
+      ParameterSet& set = extras_[static_cast<std::size_t>(student)];
+      if (set.parameters().empty()) continue;
+      set.materialize(ctx);
+      // Members' own parameters draw at indices below 65536 of the same member; adapters take another seed
+      // stream.
+      set.initialize(ctx, ctx.seed() ^ 0xada9'7e85'0000'0001ULL, static_cast<std::uint32_t>(student));
+    }
+  }
+
+  ParameterSet* extra_parameters(int member) override {
+    if (extras_.empty()) return nullptr;
+    ParameterSet& set = extras_[static_cast<std::size_t>(member)];
+    return set.parameters().empty() ? nullptr : &set;
+  }
+
+  void losses(Context& ctx, StepView& view) override {
+    const ops::LossSelection selection =
+        select_teacher(ctx, view, rule_, a_, has_features() ? b_ : 0.0,
+                       feature_on_perturbed_ ? Tensor{} : view.masked_member);
+    feature_weight_ = selection.feature_weight;
+    LossWeights weights = weights_;
+    weights.kl = selection.kl_weight;
+    logit_losses(ctx, view, weights, {.temperature = temperature_});
+  }
+
+  void feature_losses(Context& ctx, StepView& view, int member) override {
+    if (!has_features()) return;
+    for (int teacher = 0; teacher < view.members(); ++teacher) {
+      if (teacher == member) continue;
+      for (const auto& [from, to] : layer_pairs(view.outputs, member, teacher)) {
+        match(ctx, view, member, teacher, from, to);
+      }
+    }
+  }
+
+ private:
+  bool has_features() const { return feature_loss_ != FeatureLoss::kOff && b_ > 0; }
+
+  // Stages are aligned from the end; the stem's map (f0) is left out.
+  std::vector<std::pair<std::size_t, std::size_t>> layer_pairs(const std::vector<models::Outputs>& outputs,
+                                                               int student, int teacher) const {
+    const std::size_t s = outputs[static_cast<std::size_t>(student)].stages.size();
+    const std::size_t t = outputs[static_cast<std::size_t>(teacher)].stages.size();
+    std::vector<std::pair<std::size_t, std::size_t>> pairs;
+    if (s == 0 || t == 0) return pairs;
+    pairs.emplace_back(s - 1, t - 1);
+    if (layers_ == FeatureLayers::kLast) return pairs;
+    for (std::size_t back = 2; back < s && back < t; ++back) pairs.emplace_back(s - back, t - back);
+    return pairs;
+  }
+
+  void add_adapters(const std::vector<models::Outputs>& probe, int student, int teacher) {
+    for (const auto& [from, to] : layer_pairs(probe, student, teacher)) {
+      const std::int64_t in = probe[static_cast<std::size_t>(student)].stages[from].shape[3];
+      const std::int64_t out = probe[static_cast<std::size_t>(teacher)].stages[to].shape[3];
+      if (in == out) continue;
+      // Kaiming, fan-out: a 1x1 window to `out` channels.
+      adapters_[{student, teacher, from}] = extras_[static_cast<std::size_t>(student)].add(
+          fmt::format("adapter.{}.{}.weight", teacher, from), {out, 1, 1, in}, ParameterKind::kConv,
+          {Initializer::Kind::kNormal, std::sqrt(2.0 / static_cast<double>(out))});
+    }
+  }
+
+  void match(Context& ctx, StepView& view, int member, int teacher, std::size_t from, std::size_t to) {
+    Tensor student = view.outputs[static_cast<std::size_t>(member)].stages[from];
+    Tensor target = view.outputs[static_cast<std::size_t>(teacher)].stages[to].detached();
+    const auto smaller = [](std::int64_t a, std::int64_t b) { return static_cast<int>(a < b ? a : b); };
+    const int h = smaller(student.shape[1], target.shape[1]), w = smaller(student.shape[2], target.shape[2]);
+    if (target.shape[1] != h || target.shape[2] != w)
+      target = ops::adaptive_avg_pool(ctx, target, h, w).detached();
+    if (student.shape[1] != h || student.shape[2] != w) student = ops::adaptive_avg_pool(ctx, student, h, w);
+    const auto adapter = adapters_.find({member, teacher, from});
+    if (adapter != adapters_.end()) {
+      student = ops::conv2d(ctx, student, adapter->second->compute, {.stride = 1, .padding = 0});
+    }
+    const Tensor weight = ops::entry(feature_weight_, member, teacher);
+    Tensor total = view.report.loss;
+    const Tensor own{
+        static_cast<std::byte*>(total.data) + static_cast<std::size_t>(member) * size_of(total.dtype),
+        {},
+        total.dtype,
+        nullptr};
+    const Tensor value = ops::feature_l2(ctx, student, target, weight,
+                                         {.reduction = reduction_of(feature_loss_), .loss = own});
+    view.report.feature_terms.push_back({member, weight, value});
+  }
+
+  kernels::SelectRule rule_;
+  double a_, b_, temperature_;
+  FeatureLoss feature_loss_;
+  FeatureLayers layers_;
+  bool feature_on_perturbed_, perturb_;
+  PerturbationOptions perturbation_;
+  LossWeights weights_;
+  Tensor feature_weight_;
+  std::vector<ParameterSet> extras_;  // per student
+  std::map<std::tuple<int, int, std::size_t>, const Parameter*>
+      adapters_;  // (student, teacher, student's stage)
+};
+
+std::vector<OptionSpec> options() {
+  return {{.key = "cd.rule",
+           .type = OptionType::kChoice,
+           .default_value = "argmin",
+           .help = "who teaches: the best network of the batch, or all better ones averaged (published code)",
+           .choices = {"argmin", "all_better"}},
+          {.key = "cd.a", .default_value = "1", .help = "weight of the KL term", .min = 0},
+          {.key = "cd.b", .default_value = "1", .help = "weight of the feature loss", .min = 0},
+          {.key = "cd.T", .default_value = "1", .help = "temperature", .min = 1e-3},
+          {.key = "cd.lf",
+           .type = OptionType::kChoice,
+           .default_value = "mse",
+           .help = "reduction of the feature loss: mean over elements, sum over all but mean over the batch, "
+                   "sum, or none",
+           .choices = {"mse", "sum_over_batch", "sum", "off"}},
+          {.key = "cd.lf_layers",
+           .type = OptionType::kChoice,
+           .default_value = "last",
+           .help = "which maps the feature loss compares",
+           .choices = {"last", "all_stages"}},
+          {.key = "cd.lf_on_perturbed",
+           .type = OptionType::kBool,
+           .default_value = "false",
+           .help = "keep the feature loss of pairs with a geometrically perturbed network"},
+          {.key = "cd.perturb",
+           .type = OptionType::kBool,
+           .default_value = "true",
+           .help = "stochastic perturbation"},
+          {.key = "cd.period",
+           .type = OptionType::kInteger,
+           .default_value = "1",
+           .help = "perturb every n-th step (published code: 10)",
+           .min = 1,
+           .max = 1e9},
+          {.key = "cd.pool",
+           .type = OptionType::kText,
+           .default_value = "paper",
+           .help = "perturbations: paper, official, all, or a comma-separated list"},
+          {.key = "cd.per_sample",
+           .type = OptionType::kBool,
+           .default_value = "false",
+           .help = "draw the parameters of a perturbation per sample instead of per batch"},
+          {.key = "cd.domain",
+           .type = OptionType::kChoice,
+           .default_value = "pixel",
+           .help = "perturb pixels in [0, 1], or the normalised input (published code)",
+           .choices = {"pixel", "normalised"}}};
+}
+
+}  // namespace
+
+MethodInfo competitive_info() {
+  return {.name = "competitive",
+          .summary = "the network that does best on a batch teaches the others on that batch",
+          .equation = "L_k = CE_k + a T^2 KL_T(z_t -> z_k) + b L_F(k, t), t = argmin CE, L_t = CE_t",
+          .paper =
+              "Competitive distillation: the best network of each batch is the teacher, with stochastic "
+              "perturbation",
+          .options = options(),
+          .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
+            return std::make_unique<Competitive>(o);
+          }};
+}
+
+}  // namespace cohort::distill

@@ -1,0 +1,15 @@
+// The entries of the method registry, one per file in this folder.
+#pragma once
+
+#include "distill/method.h"
+
+namespace cohort::distill {
+
+MethodInfo independent_info();
+MethodInfo kd_info();
+MethodInfo dml_info();
+MethodInfo kdcl_naive_info();
+MethodInfo kdcl_minlogit_info();
+MethodInfo competitive_info();
+
+}  // namespace cohort::distill

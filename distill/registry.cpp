@@ -1,0 +1,21 @@
+#include "distill/method.h"
+#include "distill/methods/methods.h"
+
+namespace cohort::distill {
+
+const std::vector<MethodInfo>& registry() {
+  static const std::vector<MethodInfo> methods = {
+      independent_info(), kd_info(), dml_info(), kdcl_naive_info(), kdcl_minlogit_info(), competitive_info()};
+  return methods;
+}
+
+const MethodInfo& find_method(std::string_view name) {
+  std::string names;
+  for (const MethodInfo& info : registry()) {
+    if (info.name == name) return info;
+    names += (names.empty() ? "" : ", ") + info.name;
+  }
+  throw Error(ErrorKind::kUsage, "unknown method '" + std::string(name) + "'", "methods: " + names);
+}
+
+}  // namespace cohort::distill

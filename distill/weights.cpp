@@ -1,0 +1,154 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/safetensors.h"
+#include "distill/trainer.h"
+
+namespace cohort::distill {
+namespace {
+
+struct FileTensor {
+  std::string name;
+  Shape shape;  // PyTorch's
+  Tensor value;
+  bool ohwi = false;  // stored as OIHW
+};
+
+Shape to_oihw(const Shape& s) {
+  return {s[0], s[3], s[1], s[2]};
+}
+
+std::vector<FileTensor> tensors_of(const models::Network& network) {
+  std::vector<FileTensor> tensors;
+  for (const Parameter& p : network.parameters().parameters()) {
+    const bool conv = p.kind == ParameterKind::kConv;
+    tensors.push_back({p.name, conv ? to_oihw(p.shape) : p.shape, p.value, conv});
+  }
+  for (const Buffer& b : network.parameters().buffers()) tensors.push_back({b.name, b.shape, b.value, false});
+  return tensors;
+}
+
+// The bytes of a convolution weight in the other order; `shape` is (K, kh, kw, C).
+std::vector<float> reorder(const std::vector<float>& from, const Shape& shape, bool to_oihw_order) {
+  std::vector<float> to(from.size());
+  const std::int64_t k = shape[0], window = shape[1] * shape[2], c = shape[3];
+  for (std::int64_t o = 0; o < k; ++o) {
+    for (std::int64_t w = 0; w < window; ++w) {
+      for (std::int64_t i = 0; i < c; ++i) {
+        const auto ohwi = static_cast<std::size_t>((o * window + w) * c + i);
+        const auto oihw = static_cast<std::size_t>((o * c + i) * window + w);
+        to_oihw_order ? to[oihw] = from[ohwi] : to[ohwi] = from[oihw];
+      }
+    }
+  }
+  return to;
+}
+
+std::vector<std::int64_t> dims(const Shape& s) {
+  std::vector<std::int64_t> d;
+  for (int i = 0; i < s.rank(); ++i) d.push_back(s[i]);
+  return d;
+}
+
+constexpr std::string_view kTracked = "num_batches_tracked";
+constexpr std::string_view kRunningMean = "running_mean";
+
+std::string_view strip_prefix(std::string_view name) {
+  constexpr std::array<std::string_view, 4> kPrefixes = {"module.", "model.", "student.", "_orig_mod."};
+  for (bool again = true; again;) {
+    again = false;
+    for (const std::string_view prefix : kPrefixes) {
+      if (name.starts_with(prefix)) {
+        name.remove_prefix(prefix.size());
+        again = true;
+      }
+    }
+  }
+  return name;
+}
+
+std::string list_first(const std::vector<std::string>& lines) {
+  constexpr std::size_t kMost = 8;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(lines.size(), kMost); ++i) text += "\n  " + lines[i];
+  if (lines.size() > kMost) text += fmt::format("\n  ... and {} more", lines.size() - kMost);
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::byte> serialize_weights(Context& ctx, const models::Network& network,
+                                         std::int64_t batches_tracked,
+                                         const std::map<std::string, std::string>& metadata) {
+  std::vector<std::vector<float>> values;
+  std::vector<TensorView> views;
+  const std::vector<FileTensor> tensors = tensors_of(network);
+  values.reserve(tensors.size());
+  for (const FileTensor& t : tensors) {
+    const std::vector<double> exact = download_values(ctx, t.value);
+    std::vector<float> v(exact.begin(), exact.end());
+    values.push_back(t.ohwi ? reorder(v, t.value.shape, true) : std::move(v));
+    views.push_back(
+        {t.name, FileDType::kF32, dims(t.shape), values.back().data(), values.back().size() * sizeof(float)});
+    if (t.name.ends_with(kRunningMean)) {
+      const std::string base = t.name.substr(0, t.name.size() - kRunningMean.size());
+      views.push_back(
+          {base + std::string(kTracked), FileDType::kI64, {}, &batches_tracked, sizeof(batches_tracked)});
+    }
+  }
+  return serialize_safetensors(views, metadata);
+}
+
+std::int64_t load_weights(Context& ctx, models::Network& network, std::span<const std::byte> bytes,
+                          const std::string& origin) {
+  const SafetensorsFile file = parse_safetensors(bytes, origin, {.allow_nonfinite = false});
+  const std::vector<FileTensor> wanted = tensors_of(network);
+  std::map<std::string_view, const TensorView*> found;
+  std::vector<std::string> wrong;
+  std::int64_t tracked = 0;
+  for (const TensorView& t : file.tensors()) {
+    const std::string_view name = strip_prefix(t.name);
+    if (name.ends_with(kTracked)) {
+      if (t.dtype == FileDType::kI64 && t.bytes == sizeof(tracked))
+        tracked = *static_cast<const std::int64_t*>(t.data);
+      continue;
+    }
+    if (!found.emplace(name, &t).second) wrong.push_back(fmt::format("{}: twice in the file", name));
+  }
+  for (const FileTensor& w : wanted) {
+    const auto it = found.find(w.name);
+    if (it == found.end()) {
+      wrong.push_back(fmt::format("{}: missing in the file, {} in the model", w.name, w.shape.to_string()));
+      continue;
+    }
+    const TensorView& t = *it->second;
+    if (t.shape != dims(w.shape) || t.dtype != FileDType::kF32) {
+      wrong.push_back(fmt::format("{}: {} [{}] in the file, F32 {} in the model", w.name, name_of(t.dtype),
+                                  fmt::join(t.shape, ","), w.shape.to_string()));
+    }
+    found.erase(it);
+  }
+  for (const auto& [name, view] : found) wrong.push_back(fmt::format("{}: not in the model", name));
+  if (!wrong.empty()) {
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("weights do not fit network {} ({} classes): {}{}", network.model(),
+                            network.num_classes(), origin, list_first(wrong)),
+                "give the model and data set that the weights were trained with");
+  }
+  for (const FileTensor& w : wanted) {
+    const TensorView* t = nullptr;
+    for (const TensorView& candidate : file.tensors()) {
+      if (strip_prefix(candidate.name) == w.name) t = &candidate;
+    }
+    const float* data = static_cast<const float*>(t->data);
+    std::vector<float> v(data, data + t->bytes / sizeof(float));
+    if (w.ohwi) v = reorder(v, w.value.shape, false);
+    upload_values(ctx, w.value, {v.begin(), v.end()});
+  }
+  network.parameters().refresh_shadow(ctx);
+  return tracked;
+}
+
+}  // namespace cohort::distill

@@ -1,0 +1,159 @@
+// The golden fixture of the methods' specification: losses and gradients to 6 decimals, in f64 and f32.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "distill/method_probe.h"
+
+namespace cohort::distill {
+namespace {
+
+using Values = std::vector<double>;
+
+const Values kZ1 = {2.0, 1.2, -0.5, 0.9, 0.6, -0.8};
+const Values kZ2 = {1.0, -0.5, 1.2, -0.6, 1.4, 0.8};
+const Values kZ3 = {1.5, 0.3, 0.2, 0.1, 1.2, 0.4};
+const Values kF1 = {0.6, -0.2, 0.3, 0.5, 0.1, 0.4, -0.3, 0.2};
+const Values kF2 = {0.5, 0.1, -0.1, 0.4, 0.2, 0.15, 0.3, -0.4};
+const Values kCe1 = {-0.173504, 0.146704, 0.026800, 0.259943, -0.307430, 0.047487};
+const Values kCe2 = {-0.295462, 0.045639, 0.249823, 0.040179, -0.203114, 0.162935};
+
+struct Setting {
+  std::string key, value;
+};
+
+class Golden : public testing::TestWithParam<bool> {
+ protected:
+  bool f64() const { return GetParam(); }
+  double tolerance() const { return f64() ? 2e-6 : 1e-5; }
+
+  ProbeOutput run(const std::string& method, std::vector<Values> logits,
+                  const std::vector<Setting>& settings = {}, bool features = false) const {
+    const MethodInfo& info = find_method(method);
+    MethodOptions options(info.options);
+    for (const Setting& s : settings) options.set(s.key, s.value);
+    ProbeInput in{.double_precision = f64(),
+                  .rows = 2,
+                  .classes = 3,
+                  .logits = std::move(logits),
+                  .labels = {0, 1},
+                  .features = {}};
+    if (features) in.features = {{2, 1, 2, kF1}, {2, 1, 2, kF2}};
+    return probe_method(*info.make(options), in);
+  }
+
+  void expect(const Values& actual, const Values& golden, const char* what) const {
+    ASSERT_EQ(actual.size(), golden.size()) << what;
+    for (std::size_t i = 0; i < golden.size(); ++i)
+      EXPECT_NEAR(actual[i], golden[i], tolerance()) << what << " at " << i;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Precision, Golden, testing::Values(true, false),
+                         [](const auto& p) { return p.param ? "f64" : "f32"; });
+
+TEST_P(Golden, Independent) {
+  const ProbeOutput out = run("independent", {kZ1, kZ2});
+  expect(out.loss, {0.690169, 0.707557}, "loss");
+  expect(out.grad_logits[0], kCe1, "g1");
+  expect(out.grad_logits[1], kCe2, "g2");
+}
+
+TEST_P(Golden, Kd) {
+  const ProbeOutput out = run("kd", {kZ1, kZ2});
+  EXPECT_NEAR(out.loss[1], 0.866444, tolerance());
+  expect(out.grad_logits[1], {-0.136925, -0.169744, 0.306669, -0.250747, 0.062366, 0.188381}, "student");
+  expect(out.grad_logits[0], Values(6, 0.0), "a frozen teacher has no gradient");
+}
+
+TEST_P(Golden, Dml) {
+  const ProbeOutput out = run("dml", {kZ1, kZ2});
+  expect(out.loss, {1.353294, 1.315154}, "loss");
+  expect(out.grad_logits[0], {-0.051547, 0.247769, -0.196223, 0.479706, -0.411746, -0.067960}, "g1");
+  expect(out.grad_logits[1], {-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382}, "g2");
+}
+
+TEST_P(Golden, DmlAttached) {
+  const ProbeOutput out = run("dml", {kZ1, kZ2}, {{"dml.attached", "true"}});
+  EXPECT_NEAR(out.loss[0] + out.loss[1], 2.668447, tolerance());
+  expect(out.grad_logits[0], {-0.071353, 0.341563, -0.270209, 0.786502, -0.627378, -0.159124}, "g1");
+  expect(out.grad_logits[1], {-0.680282, -0.146026, 0.826308, -0.275045, -0.121323, 0.396368}, "g2");
+}
+
+TEST_P(Golden, DmlOfThreeNetworks) {
+  const ProbeOutput mean = run("dml", {kZ1, kZ2, kZ3});
+  expect(mean.loss, {1.114253, 1.086141, 0.692140}, "mean");
+  expect(mean.grad_logits[0], {-0.108136, 0.222741, -0.114605, 0.453102, -0.403579, -0.049523}, "g1 mean");
+  expect(mean.grad_logits[2], {-0.130082, 0.095218, 0.034864, 0.036714, -0.183624, 0.146909}, "g3 mean");
+  const ProbeOutput sum = run("dml", {kZ1, kZ2, kZ3}, {{"dml.norm", "sum"}});
+  expect(sum.loss, {1.538337, 1.464726, 0.868633}, "sum");
+  expect(sum.grad_logits[0], {-0.042768, 0.298779, -0.256010, 0.646261, -0.499728, -0.146533}, "g1 sum");
+  expect(sum.grad_logits[2], {-0.077882, 0.094741, -0.016860, -0.019959, -0.147800, 0.167759}, "g3 sum");
+}
+
+TEST_P(Golden, DmlWeightPerDirection) {
+  // 0.3 of the KL from the second network to the first one: linear in the weight.
+  const ProbeOutput out = run("dml", {kZ1, kZ2}, {{"dml.weights", "0,0.3;1,0"}});
+  expect(out.loss, {0.690169 + 0.3 * 0.663124, 1.315154}, "loss");
+}
+
+TEST_P(Golden, KdclNaivePerSample) {
+  const ProbeOutput out = run("kdcl-naive", {kZ1, kZ2});
+  expect(out.target, {0.511032, 0.342555, 0.146413, 0.174458, 0.474226, 0.351316}, "target");
+  expect(out.loss, {1.033291, 1.103052}, "loss");
+  expect(out.grad_logits[0], {-0.173504, 0.146704, 0.026800, 0.522524, -0.405493, -0.117031}, "g1");
+  expect(out.grad_logits[1], {-0.418527, -0.113654, 0.532180, 0.040179, -0.203114, 0.162935}, "g2");
+}
+
+TEST_P(Golden, KdclNaivePerBatch) {
+  const ProbeOutput out = run("kdcl-naive", {kZ1, kZ2}, {{"naive.scope", "batch"}});
+  EXPECT_EQ(out.teacher, 0);
+  expect(out.loss, {0.690169, 1.495483}, "loss");
+  expect(out.grad_logits[0], kCe1, "g1");
+  expect(out.grad_logits[1], {-0.418527, -0.113654, 0.532180, -0.222402, -0.105051, 0.327453}, "g2");
+}
+
+TEST_P(Golden, KdclMinLogit) {
+  const ProbeOutput out = run("kdcl-minlogit", {kZ1, kZ2});
+  expect(out.target, {0.568546, 0.268562, 0.162891, 0.197311, 0.536347, 0.266342}, "target");
+  expect(out.loss, {0.971178, 1.065194}, "loss");
+  expect(out.grad_logits[0], {-0.231019, 0.220697, 0.010322, 0.499671, -0.467613, -0.032058}, "g1");
+  expect(out.grad_logits[1], {-0.476041, -0.039661, 0.515702, 0.017326, -0.265234, 0.247908}, "g2");
+}
+
+TEST_P(Golden, Competitive) {
+  const ProbeOutput out = run("competitive", {kZ1, kZ2}, {}, /*features=*/true);
+  EXPECT_EQ(out.teacher, 0);
+  expect(out.loss, {0.690169, 1.447966}, "loss");
+  expect(out.grad_logits[0], kCe1, "g1");
+  expect(out.grad_logits[1], {-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382}, "g2");
+  expect(out.grad_features[0], Values(8, 0.0), "the teacher's maps are detached");
+  expect(out.grad_features[1], {-0.025, 0.075, -0.100, -0.025, 0.025, -0.0625, 0.150, -0.150}, "dL_F/dF2");
+}
+
+TEST_P(Golden, CompetitiveFeatureReductions) {
+  const double base = 0.707557 + 0.607597;
+  EXPECT_NEAR(run("competitive", {kZ1, kZ2}, {{"cd.lf", "sum"}}, true).loss[1], base + 1.0625, tolerance());
+  EXPECT_NEAR(run("competitive", {kZ1, kZ2}, {{"cd.lf", "sum_over_batch"}}, true).loss[1], base + 0.53125,
+              tolerance());
+  EXPECT_NEAR(run("competitive", {kZ1, kZ2}, {{"cd.lf", "off"}}, true).loss[1], base, tolerance());
+  EXPECT_NEAR(run("competitive", {kZ1, kZ2}, {{"cd.b", "0.5"}}, true).loss[1], base + 0.5 * 0.132813,
+              tolerance());
+}
+
+TEST_P(Golden, CompetitiveOfThreeNetworks) {
+  const ProbeOutput best = run("competitive", {kZ1, kZ2, kZ3});
+  EXPECT_EQ(best.teacher, 2);
+  expect(best.loss, {0.875213, 0.857129, 0.515647}, "argmin");
+  expect(best.grad_logits[0], {-0.164726, 0.197713, -0.032987, 0.426497, -0.395412, -0.031086}, "g1");
+  expect(best.grad_logits[1], {-0.408641, -0.004417, 0.413059, -0.013029, -0.186780, 0.199809}, "g2");
+  const ProbeOutput all = run("competitive", {kZ1, kZ2, kZ3}, {{"cd.rule", "all_better"}});
+  expect(all.grad_logits[0], {-0.164726, 0.197713, -0.032987, 0.426497, -0.395412, -0.031086},
+         "g1 all better");
+  EXPECT_NEAR(all.loss[1], 1.086141, tolerance());
+  expect(all.grad_logits[1], {-0.413030, -0.029922, 0.442952, -0.096307, -0.142789, 0.239096},
+         "g2 all better");
+}
+
+}  // namespace
+}  // namespace cohort::distill

@@ -1,0 +1,270 @@
+// Whole training of tiny cohorts: what is promised about learning, repeatability, resuming and numbers that
+// are not finite.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "distill/trainer.h"
+#include "kernels/base/philox.h"
+
+namespace cohort::distill {
+namespace {
+
+// Every class is a random pattern; every image its class's pattern in noise.
+ImageSet patterns(std::int64_t count, int classes, std::uint64_t seed, std::uint32_t part) {
+  ImageSet set;
+  set.name = "patterns";
+  set.height = set.width = 8;
+  set.channels = 3;
+  set.num_classes = classes;
+  for (int c = 0; c < 3; ++c) {
+    set.normalisation.mean[c] = 0.5;
+    set.normalisation.std[c] = 0.25;
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto label = static_cast<std::int32_t>(i % classes);
+    set.labels.push_back(label);
+    Rng pattern({.seed = seed, .sample = static_cast<std::uint32_t>(label)});
+    Rng noise({.seed = seed, .epoch = 1 + part, .sample = static_cast<std::uint32_t>(i)});
+    for (int p = 0; p < 8 * 8 * 3; ++p) {
+      set.images.push_back(static_cast<std::uint8_t>((pattern.bits() % 128) + (noise.bits() % 128)));
+    }
+  }
+  return set;
+}
+
+struct Recorder : TrainerObserver {
+  std::vector<StepRecord> steps;
+  std::vector<EpochRecord> epochs;
+  std::int64_t stop_at = -1;
+  void on_step(const StepRecord& r) override { steps.push_back(r); }
+  void on_epoch(const EpochRecord& r) override { epochs.push_back(r); }
+  StopRequest poll() override {
+    return static_cast<std::int64_t>(steps.size()) == stop_at ? StopRequest::kTerminate : StopRequest::kNone;
+  }
+};
+
+struct RunOptions {
+  std::string method = "dml";
+  std::vector<std::pair<std::string, std::string>> settings = {};
+  std::vector<std::string> models = {"resnet8", "resnet8"};
+  int threads = 2;
+  Precision precision = Precision::kF32;
+  bool poison = false;
+  int epochs = 2;
+  double learning_rate = 0.05;
+  NanPolicy nan = NanPolicy::kStop;
+  bool augment = true;
+};
+
+class TestRun {
+ public:
+  explicit TestRun(const RunOptions& o)
+      : train_(patterns(100, 5, 3, 0)),
+        test_(patterns(40, 5, 3, 1)),
+        ctx_({.precision = o.precision,
+              .num_threads = o.threads,
+              .num_branches = static_cast<int>(o.models.size()),
+              .seed = 7,
+              .poison = o.poison}) {
+    const MethodInfo& info = find_method(o.method);
+    MethodOptions options(info.options);
+    for (const auto& [key, value] : o.settings) options.set(key, value);
+    std::vector<MemberSpec> specs;
+    for (std::size_t k = 0; k < o.models.size(); ++k) {
+      specs.push_back({std::string(1, static_cast<char>('a' + k)), o.models[k], o.learning_rate});
+    }
+    cohort = std::make_unique<Cohort>(ctx_, specs, info.make(options), train_,
+                                      CohortOptions{.sgd = {}, .augment = o.augment});
+    TrainerData data{&train_, {}, {}, &test_};
+    for (std::int32_t i = 0; i < 100; ++i)
+      (i % 9 == 0 ? data.held_out_indices : data.train_indices).push_back(i);
+    trainer = std::make_unique<Trainer>(
+        ctx_, *cohort, data,
+        TrainerOptions{.epochs = o.epochs, .batch_size = 32, .schedule = {}, .nan = o.nan}, recorder);
+  }
+
+  Context& context() { return ctx_; }
+  ParameterSet& parameters(std::size_t k) { return cohort->members()[k].network->parameters(); }
+  std::vector<double> weights(std::size_t k) { return download_values(ctx_, parameters(k).values()); }
+
+ private:
+  ImageSet train_, test_;
+  Context ctx_;
+
+ public:
+  Recorder recorder;
+  std::unique_ptr<Cohort> cohort;
+  std::unique_ptr<Trainer> trainer;
+};
+
+void expect_equal_states(const Trainer& a, const Trainer& b) {
+  const std::vector<NamedBytes> x = a.state(), y = b.state();
+  ASSERT_EQ(x.size(), y.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(x[i].name, y[i].name);
+    EXPECT_TRUE(x[i].bytes == y[i].bytes) << x[i].name;
+  }
+}
+
+class EveryMethod : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod,
+                         testing::Values("independent", "kd", "dml", "kdcl-naive", "kdcl-minlogit",
+                                         "competitive"),
+                         [](const auto& p) {
+                           std::string name = p.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST_P(EveryMethod, LearnsAndRepeatsForAnyNumberOfThreads) {
+  RunOptions options{.method = GetParam(), .threads = 1, .poison = true, .epochs = 8, .augment = false};
+  TestRun one(options);
+  const RunResult result = one.trainer->run();
+  EXPECT_EQ(result.epochs, 8);
+  EXPECT_LT(one.recorder.epochs.back().train_loss[1], 0.8 * one.recorder.epochs.front().train_loss[1]);
+  EXPECT_GT(result.best[1].value, 0.5) << "five classes, chance is 0.2";
+  for (const int threads : {2, 3}) {
+    options.threads = threads;
+    TestRun many(options);
+    many.trainer->run();
+    expect_equal_states(*one.trainer, *many.trainer);
+  }
+}
+
+TEST_P(EveryMethod, TrainsInBf16) {
+  TestRun run({.method = GetParam(), .precision = Precision::kBF16, .epochs = 8, .augment = false});
+  const RunResult result = run.trainer->run();
+  EXPECT_LT(run.recorder.epochs.back().train_loss[1], 0.8 * run.recorder.epochs.front().train_loss[1]);
+  EXPECT_GT(result.best[1].value, 0.5);
+}
+
+TEST_P(EveryMethod, ResumesBitwiseAtEveryStep) {
+  const RunOptions options{.method = GetParam(), .models = {"resnet8", "wrn_16_2"}};
+  TestRun whole(options);
+  whole.trainer->run();
+  const auto steps = static_cast<std::int64_t>(whole.recorder.steps.size());
+  ASSERT_EQ(steps, 6);
+  for (std::int64_t stop = 1; stop < steps; ++stop) {
+    TestRun first(options);
+    first.recorder.stop_at = stop;
+    EXPECT_EQ(first.trainer->run().stopped, StopRequest::kTerminate);
+    TestRun second(options);
+    second.trainer->restore(first.trainer->state());
+    second.trainer->run();
+    expect_equal_states(*whole.trainer, *second.trainer);
+    ASSERT_EQ(second.recorder.steps.size(), static_cast<std::size_t>(steps - stop));
+    for (std::size_t i = 0; i < second.recorder.steps.size(); ++i) {
+      const StepRecord& expected = whole.recorder.steps[i + static_cast<std::size_t>(stop)];
+      for (std::size_t k = 0; k < 2; ++k)
+        EXPECT_EQ(second.recorder.steps[i].members[k].loss, expected.members[k].loss);
+    }
+  }
+}
+
+TEST(Trainer, WeightZeroTrainsBitwiseAsIndependent) {
+  TestRun alone({.method = "independent"});
+  alone.trainer->run();
+  const std::vector<std::pair<std::string, std::vector<std::pair<std::string, std::string>>>> zero = {
+      {"dml", {{"dml.lambda", "0"}}},
+      {"kdcl-naive", {{"kdcl.lambda", "0"}}},
+      {"kdcl-minlogit", {{"kdcl.lambda", "0"}}},
+      {"competitive", {{"cd.a", "0"}, {"cd.b", "0"}, {"cd.perturb", "false"}}}};
+  for (const auto& [method, settings] : zero) {
+    TestRun run({.method = method, .settings = settings});
+    run.trainer->run();
+    for (std::size_t k = 0; k < 2; ++k) EXPECT_EQ(run.weights(k), alone.weights(k)) << method;
+  }
+}
+
+TEST(Trainer, ACohortOfOneIsTheSameNetworkAsInACohortOfTwo) {
+  TestRun two({.method = "independent"});
+  two.trainer->run();
+  TestRun one({.method = "independent", .models = {"resnet8"}});
+  one.trainer->run();
+  EXPECT_EQ(one.weights(0), two.weights(0));
+}
+
+TEST(Trainer, PermutingMembersPermutesResults) {
+  for (const char* method : {"dml", "kdcl-naive", "kdcl-minlogit", "competitive"}) {
+    RunOptions options{.method = method, .models = {"resnet8", "wrn_16_2"}};
+    if (std::string(method) == "competitive") options.settings = {{"cd.perturb", "false"}, {"cd.b", "0"}};
+    TestRun forward(options);
+    std::swap(options.models[0], options.models[1]);
+    TestRun backward(options);
+    for (std::size_t k = 0; k < 2; ++k) {
+      const auto bytes = serialize_weights(forward.context(), *forward.cohort->members()[k].network, 0, {});
+      load_weights(backward.context(), *backward.cohort->members()[1 - k].network, bytes, "swap");
+    }
+    forward.trainer->run();
+    backward.trainer->run();
+    for (std::size_t k = 0; k < 2; ++k) EXPECT_EQ(forward.weights(k), backward.weights(1 - k)) << method;
+  }
+}
+
+TEST(Trainer, ASickMemberIsNamedAndNotUpdated) {
+  TestRun run({.method = "dml"});
+  std::vector<double> poisoned = run.weights(1);
+  poisoned[0] = std::numeric_limits<double>::quiet_NaN();
+  upload_values(run.context(), run.parameters(1).values(), poisoned);
+  const std::vector<double> before = run.weights(0);
+  try {
+    run.trainer->run();
+    FAIL() << "a NaN went unnoticed";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kNotFinite);
+    EXPECT_NE(std::string(e.what()).find("at step 1"), std::string::npos) << e.what();
+  }
+  EXPECT_EQ(run.weights(0), before)
+      << "its teacher was sick: the healthy member must not take the step either";
+}
+
+TEST(Trainer, ASickMemberDoesNotTouchItsPeersWhereItTeachesNobody) {
+  for (const char* method : {"independent", "competitive"}) {
+    TestRun run({.method = method, .nan = NanPolicy::kIgnore});
+    std::vector<double> poisoned = run.weights(1);
+    poisoned[0] = std::numeric_limits<double>::quiet_NaN();
+    upload_values(run.context(), run.parameters(1).values(), poisoned);
+    run.trainer->run();
+    for (const double w : run.weights(0)) ASSERT_TRUE(std::isfinite(w)) << method;
+    for (const StepRecord& step : run.recorder.steps) {
+      EXPECT_TRUE(step.members[0].stepped) << method;
+      EXPECT_FALSE(step.members[1].stepped) << method;
+    }
+  }
+}
+
+TEST(Trainer, EvaluationChangesNothing) {
+  TestRun run({});
+  const std::vector<NamedBytes> before = run.trainer->state();
+  const ImageSet set = patterns(40, 5, 3, 1);
+  run.cohort->predict(to_device(run.context(), set), {0, 3, 5, 7});
+  const std::vector<NamedBytes> after = run.trainer->state();
+  for (std::size_t i = 0; i < before.size(); ++i)
+    EXPECT_TRUE(before[i].bytes == after[i].bytes) << before[i].name;
+}
+
+TEST(Trainer, MemoryStopsGrowingAfterTwoStepsOfEveryShape) {
+  TestRun run({.epochs = 4});
+  run.recorder.stop_at = 6;  // two epochs: two short batches, two evaluations
+  run.trainer->run();
+  const std::size_t warm = run.context().arena_bytes();
+  run.recorder.stop_at = -1;
+  run.trainer->run();
+  EXPECT_EQ(run.context().arena_bytes(), warm);
+  EXPECT_TRUE(run.cohort->replaying());
+}
+
+TEST(Trainer, RefusesTheStateOfAnotherCohort) {
+  TestRun a({});
+  TestRun b({.models = {"resnet8", "wrn_16_2"}});
+  EXPECT_THROW(b.trainer->restore(a.trainer->state()), Error);
+  std::vector<NamedBytes> cut = a.trainer->state();
+  cut.pop_back();
+  EXPECT_THROW(a.trainer->restore(cut), Error);
+}
+
+}  // namespace
+}  // namespace cohort::distill
