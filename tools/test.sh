@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The test suite. On a fresh machine it installs what is missing, builds (warnings are errors) and runs everything that fits
+# in 40 minutes on two cores.
+#
+#   tools/test.sh          the suite
+#   tools/test.sh --long   and what takes longer: sanitizer builds, fuzzing, kill tests at full length
+#
+# Tests on real images use the folder in COHORT_DATA and are skipped, visibly, where it is not set.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+long=0
+[[ ${1:-} == --long ]] && long=1
+
+echo "== packages"
+tools/install_packages.sh build test
+echo "== build"
+cmake --preset cpu-release
+cmake --build build/cpu-release
+echo "== tests"
+ctest --test-dir build/cpu-release -j "$(nproc)" --output-on-failure
+
+if [[ $long == 1 ]]; then
+  for preset in cpu-asan cpu-tsan; do
+    echo "== $preset"
+    cmake --preset "$preset" -DCOHORT_BENCH=OFF
+    cmake --build "build/$preset"
+    ctest --test-dir "build/$preset" -j "$(nproc)" --output-on-failure --timeout 3000
+  done
+  echo "== fuzz"
+  tests/fuzz/run.sh 60
+fi
