@@ -1,0 +1,64 @@
+// Stochastic perturbation: in a step, one member of the cohort sees its batch through one operation of a
+// pool.
+//
+// Two calls. perturb_plan draws the member r and the operation from (seed, step), permutes the rows and
+// writes the targets that go with the perturbed batch; perturb changes member r's batch in place. Everything
+// is decided in device memory: the host learns neither r nor the operation, so a captured step stays valid.
+//
+//   r, op   ~ uniform over members and pool            (member -1 in steps that are no multiple of the
+//   period) labels  : label_weights[b,0] for labels[b], [b,k] for labels[permutation_k(b)]; they sum to 1;
+//   (1,0,0,0) where
+//             nothing is mixed. Losses of member r use them, those of all other members the plain labels.
+//   images  : kernels/perturb_math.h, one formula per operation
+//
+// Only the rows below valid_rows are permuted among themselves; padding rows keep their zeros, with weights
+// (1,0,0,0). Parameters are drawn once per batch, with `per_sample` once per row. All draws are addressed by
+// (seed, member, step, row): a resumed run repeats them.
+//
+// Determinism: element-wise; contrast sums one image's grey in order on one thread. Bits do not depend on
+// threads. Bytes: about 3 * B*H*W*C*size_of(accumulator); nothing in steps without perturbation. Sources:
+// Competitive distillation (its stochastic perturbation); Zhang et al., mixup, 2018; Yun et al., CutMix,
+// 2019; Takahashi et al., RICAP, 2018 (splice); Simard et al., 2003 (elastic); torchvision transforms
+// (affine, rotation, resized crop, ColorJitter, GaussianBlur).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/base/dtype.h"
+#include "kernels/base/stream.h"
+#include "kernels/perturb_math.h"
+
+namespace cohort::kernels {
+
+struct PerturbArgs {
+  std::span<void* const> batches =
+      {};  // M pointers to (B,H,W,C) of dtype, one per member; member r's changes
+  const std::int32_t* labels = nullptr;      // (B)
+  const std::int32_t* step = nullptr;        // (1), the global step
+  const std::int32_t* valid_rows = nullptr;  // (1), or null: all B
+  // Written by perturb_plan.
+  std::int32_t* member = nullptr;        // (1), r or -1
+  std::int32_t* operation = nullptr;     // (1), a PerturbOp
+  std::int32_t* mixed_labels = nullptr;  // (B,4)
+  float* label_weights = nullptr;        // (B,4)
+  std::int32_t* permutations = nullptr;  // (3,B)
+  std::int64_t batch_size = 0;
+  int height = 0, width = 0, channels = 3;
+  DType dtype = DType::f32;
+  std::uint64_t seed = 0;
+  PerturbOptions options = {};
+  Normalisation normalisation = {};  // of the batches, to find pixels in [0, 1] and black
+};
+
+// Enough for both calls.
+std::size_t perturb_workspace(const PerturbArgs& args);
+
+void perturb_plan(CpuStream stream, const PerturbArgs& args, Workspace workspace);
+void perturb_plan(CudaStream stream, const PerturbArgs& args, Workspace workspace);
+
+void perturb(CpuStream stream, const PerturbArgs& args, Workspace workspace);
+void perturb(CudaStream stream, const PerturbArgs& args, Workspace workspace);
+
+}  // namespace cohort::kernels

@@ -1,0 +1,188 @@
+// cohort_loss against its formula in double, on awkward shapes with every option drawn at random, and its
+// gradients against differences of its own values.
+#include "kernels/cohort_loss.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "tests/support/cohort_case.h"
+#include "tests/support/cohort_reference.h"
+#include "tests/support/shapes.h"
+
+namespace cohort::test {
+namespace {
+
+using kernels::TargetRule;
+
+// A case with every option at random.
+template <class T>
+CohortCase<T> draw(int members, int rows, int classes, std::uint64_t seed) {
+  using A = Accumulator<T>;
+  Random rng(seed);
+  auto c = CohortCase<T>::random(members, rows, classes, rng, rng.uniform(0.5, 5));
+  const double temperatures[] = {1, 1, 2, 3, 0.5, 20};
+  c.temperature = temperatures[rng.integer(0, 5)];
+  c.t_squared = rng.chance(0.8);
+  c.attached = rng.chance(0.2);
+  c.all_pairs = rng.chance(0.2);
+  c.rule = static_cast<TargetRule>(rng.integer(0, 3));
+  for (A& v : c.ce_weight) v = static_cast<A>(rng.chance(0.2) ? 0 : rng.uniform(0, 2));
+  for (A& v : c.kl_weight) v = static_cast<A>(rng.chance(0.3) ? 0 : rng.uniform(0, 2));
+  for (A& v : c.target_weight) v = static_cast<A>(rng.chance(0.3) ? 0 : rng.uniform(0, 2));
+  if (c.rule == TargetRule::kGiven) {
+    c.given = rng.uniforms<A>(static_cast<std::size_t>(rows * classes), 0.01, 1);
+    for (int b = 0; b < rows; ++b) {
+      const auto row = std::span(c.given).subspan(static_cast<std::size_t>(b * classes),
+                                                  static_cast<std::size_t>(classes));
+      const A sum = std::accumulate(row.begin(), row.end(), A{0});
+      for (A& v : row) v /= sum;
+    }
+  }
+  if (rng.chance(0.4)) {
+    c.mixed_member = rng.integer(0, members - 1);
+    c.mixed_labels = rng.integers<std::int32_t>(static_cast<std::size_t>(rows * 4), 0, classes - 1);
+    c.mixed_weights = rng.uniforms<A>(static_cast<std::size_t>(rows * 4), 0, 0.5);
+  }
+  if (rng.chance(0.3)) c.valid = rng.integer(0, rows);
+  if (rng.chance(0.3)) {
+    for (int m = 0; m < members; ++m) {
+      c.accumulate.push_back(rng.normals<T>(static_cast<std::size_t>(rows * classes), 0, 0.1));
+    }
+  }
+  c.misalign = static_cast<std::size_t>(rng.integer(0, 3));
+  return c;
+}
+
+template <class T>
+void expect_matches(const CohortCase<T>& c, const typename CohortCase<T>::Result& actual) {
+  const CohortReference expected = reference(c);
+  const double u = unit_roundoff(accumulator_of(dtype_of<T>()));
+  for (std::size_t m = 0; m < actual.grad.size(); ++m) {
+    EXPECT_TRUE(
+        all_within(actual.grad[m], expected.grad[m], [&](std::size_t x) { return expected.grad_tol[m][x]; }))
+        << "gradient of member " << m;
+  }
+  EXPECT_TRUE(all_within(actual.loss, expected.loss, [&](std::size_t m) {
+    return expected.loss_tol[m] + 4 * u * std::abs(expected.loss[m]);
+  }));
+  // Unweighted values: bounded by the classes' largest |log p| instead of a term-by-term bound.
+  const auto coarse = [&](double v) {
+    return 200 * u * (1 + std::abs(v)) * (1 + c.temperature * c.temperature);
+  };
+  EXPECT_TRUE(all_within(actual.ce, expected.ce, [&](std::size_t m) { return coarse(expected.ce[m]); }));
+  EXPECT_TRUE(all_within(actual.ce_rows, expected.ce_rows,
+                         [&](std::size_t m) { return coarse(expected.ce_rows[m]); }));
+  EXPECT_TRUE(all_within(actual.kl, expected.kl, [&](std::size_t m) { return coarse(expected.kl[m]); }));
+  EXPECT_TRUE(all_within(actual.kl_pair, expected.kl_pair,
+                         [&](std::size_t m) { return coarse(expected.kl_pair[m]); }));
+  EXPECT_TRUE(all_within(actual.target_kl, expected.target_kl,
+                         [&](std::size_t m) { return coarse(expected.target_kl[m]); }));
+  if (c.rule != TargetRule::kNone) {
+    EXPECT_TRUE(all_within(actual.target, expected.target,
+                           [&](std::size_t x) { return 200 * u * expected.target[x] + 1e-30; }));
+    EXPECT_EQ(actual.winner, expected.winner);
+  }
+  EXPECT_EQ(actual.top1, expected.top1);
+  EXPECT_EQ(actual.top5, expected.top5);
+}
+
+template <class T>
+class CohortLoss : public ::testing::Test {};
+using Types = ::testing::Types<float, bf16, double>;
+TYPED_TEST_SUITE(CohortLoss, Types);
+
+TYPED_TEST(CohortLoss, MatchesReferenceOnAwkwardShapes) {
+  std::uint64_t seed = base_seed(100);
+  for (const int classes : kClassCounts) {
+    for (const int rows : kBatches) {
+      for (int members = 1; members <= 5; ++members) {
+        // The largest shapes once per count of members is enough: small ones find the edges.
+        if (rows * classes > 10000 && members != 2) continue;
+        ++seed;
+        COHORT_TRACE_SEED(seed);
+        SCOPED_TRACE(::testing::Message() << members << " members, " << rows << " x " << classes);
+        const auto c = draw<TypeParam>(members, rows, classes, seed);
+        expect_matches(c, c.run());
+        if (::testing::Test::HasFailure()) return;
+      }
+    }
+  }
+}
+
+TYPED_TEST(CohortLoss, SixteenMembers) {
+  auto c = draw<TypeParam>(kernels::kMaxMembers, 9, 17, 7);
+  c.mutual(0.1);
+  expect_matches(c, c.run());
+}
+
+TYPED_TEST(CohortLoss, SameBitsOnAnyNumberOfThreads) {
+  for (const auto& [rows, classes] : {std::pair{33, 100}, std::pair{7, 1000}, std::pair{128, 10}}) {
+    for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+      COHORT_TRACE_SEED(seed);
+      const auto c = draw<TypeParam>(3, rows, classes, seed);
+      const auto one = c.run();
+      for_each_thread_count([&](CpuStream stream) {
+        const auto many = c.run(stream);
+        for (std::size_t m = 0; m < 3; ++m) EXPECT_TRUE(same_bits(one.grad[m], many.grad[m]));
+        EXPECT_TRUE(same_bits(one.loss, many.loss));
+        EXPECT_TRUE(same_bits(one.kl_pair, many.kl_pair));
+        EXPECT_TRUE(same_bits(one.ce_rows, many.ce_rows));
+        EXPECT_EQ(one.top5, many.top5);
+      });
+    }
+  }
+}
+
+// f(x) by the 5-point stencil.
+template <class F>
+double derivative(double& x, F&& f) {
+  const double at = x;
+  const double h = 1e-3 * std::max(1.0, std::abs(at));
+  const auto value = [&](double step) {
+    x = at + step * h;
+    return f();
+  };
+  const double d = (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * h);
+  x = at;
+  return d;
+}
+
+void expect_gradient(CohortCase<double>& c) {
+  c.accumulate.clear();
+  if (c.rule != TargetRule::kNone) {  // targets are constants: freeze what the rule makes of these logits
+    c.given = c.run().target;
+    c.rule = TargetRule::kGiven;
+  }
+  const auto r = c.run();
+  for (std::size_t m = 0; m < c.logits.size(); ++m) {
+    double largest = 0;
+    for (const double g : r.grad[m]) largest = std::max(largest, std::abs(g));
+    for (std::size_t x = 0; x < c.logits[m].size(); ++x) {
+      const double numeric = derivative(c.logits[m][x], [&] {
+        const auto v = c.run();
+        if (!c.attached) return v.loss[m];
+        double all = 0;
+        for (const double l : v.loss) all += l;
+        return all;
+      });
+      ASSERT_NEAR(r.grad[m][x], numeric, 1e-7 * largest + 1e-10) << "member " << m << " logit " << x;
+    }
+  }
+}
+
+TEST(CohortLossGradient, AgreesWithDifferences) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    COHORT_TRACE_SEED(seed);
+    Random rng(seed);
+    auto c = draw<double>(rng.integer(1, 4), rng.integer(1, 4), rng.integer(2, 12), seed);
+    expect_gradient(c);
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace cohort::test

@@ -1,0 +1,104 @@
+// A batch per member and everything that the perturbation kernels write.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/perturb.h"
+#include "tests/support/guard.h"
+#include "tests/support/random.h"
+
+namespace cohort::kernels {
+
+inline constexpr Normalisation kTestNormalisation{{0.5, 0.4, 0.45, 0.3}, {0.25, 0.2, 0.3, 0.5}};
+
+template <class T>
+struct PerturbRun {
+  PerturbRun(int num_members, std::int64_t batch, int height_, int width_, int channels_ = 3)
+      : height(height_), width(width_), channels(channels_), batch_size(batch) {
+    const std::size_t count = static_cast<std::size_t>(batch) * pixels();
+    test::Random random(11);
+    for (std::size_t i = 0; i < count; ++i) {  // normalised values of pixels
+      const std::size_t c = i % static_cast<std::size_t>(channels);
+      const double pixel = random.integer(0, 255) / 255.0;
+      clean.push_back(T((pixel - kTestNormalisation.mean[c]) / kTestNormalisation.std[c]));
+    }
+    for (int m = 0; m < num_members; ++m) batches.emplace_back(clean);
+    for (auto& b : batches) pointers.push_back(b.data());
+    labels = random.integers<std::int32_t>(static_cast<std::size_t>(batch), 0, 9);
+  }
+
+  std::size_t pixels() const { return static_cast<std::size_t>(height * width * channels); }
+  void reset() {
+    for (auto& b : batches) std::copy(clean.begin(), clean.end(), b.data());
+  }
+  PerturbArgs args() {
+    return {.batches = pointers,
+            .labels = labels.data(),
+            .step = &step,
+            .valid_rows = &valid,
+            .member = member.data(),
+            .operation = operation.data(),
+            .mixed_labels = mixed_labels.data(),
+            .label_weights = weights.data(),
+            .permutations = permutations.data(),
+            .batch_size = batch_size,
+            .height = height,
+            .width = width,
+            .channels = channels,
+            .dtype = dtype_of<T>(),
+            .seed = seed,
+            .options = options,
+            .normalisation = kTestNormalisation};
+  }
+  void plan(CpuStream stream = {}) {
+    const PerturbArgs a = args();
+    test::Scratch scratch(perturb_workspace(a));
+    perturb_plan(stream, a, scratch.span());
+    EXPECT_TRUE(scratch.intact());
+  }
+  void run(CpuStream stream = {}) {
+    plan(stream);
+    const PerturbArgs a = args();
+    test::Scratch scratch(perturb_workspace(a));
+    perturb(stream, a, scratch.span());
+    EXPECT_TRUE(scratch.intact());
+    for (const auto& b : batches) EXPECT_TRUE(b.intact());
+    EXPECT_TRUE(member.intact() && operation.intact() && mixed_labels.intact() && weights.intact() &&
+                permutations.intact());
+  }
+  void only(PerturbOp op) {
+    options.pool[0] = op;
+    options.pool_size = 1;
+  }
+  PerturbDraw draw(std::int64_t row) const {
+    return draw_perturb(static_cast<PerturbOp>(operation[0]), options, seed,
+                        static_cast<std::uint32_t>(member[0]), static_cast<std::uint32_t>(step),
+                        static_cast<std::uint32_t>(row), height, width);
+  }
+  // Pixel (b, y, x, c) of the clean batch, in double.
+  double at(std::int64_t b, int y, int x, int c) const {
+    return static_cast<double>(
+        clean[static_cast<std::size_t>(((b * height + y) * width + x) * channels + c)]);
+  }
+  std::int64_t partner(int k, std::int64_t b) const {
+    return permutations[static_cast<std::size_t>(k * batch_size + b)];
+  }
+
+  int height, width, channels;
+  std::int64_t batch_size;
+  std::uint64_t seed = 99;
+  std::int32_t step = 3;
+  std::int32_t valid = static_cast<std::int32_t>(batch_size);
+  PerturbOptions options = paper_perturbation(32);
+  std::vector<T> clean;
+  std::vector<test::Guarded<T>> batches;
+  std::vector<void*> pointers;
+  std::vector<std::int32_t> labels;
+  test::Guarded<std::int32_t> member{1}, operation{1};
+  test::Guarded<std::int32_t> mixed_labels{static_cast<std::size_t>(batch_size * 4)};
+  test::Guarded<float> weights{static_cast<std::size_t>(batch_size * 4)};
+  test::Guarded<std::int32_t> permutations{static_cast<std::size_t>(batch_size * 3)};
+};
+
+}  // namespace cohort::kernels
