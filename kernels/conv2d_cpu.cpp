@@ -6,6 +6,7 @@
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/winograd.h"
 
 namespace cohort::kernels {
 namespace {
@@ -242,6 +243,7 @@ void conv2d_forward(CpuStream stream, const Conv2dForwardArgs& a) {
   check_shape(s);
   if (s.num_y() == 0) return;
   const Slices slices = activation_slices(s, a.dtype);
+  if (winograd::supports(s, a.dtype, Conv2dPass::kForward)) return winograd::forward(stream, a, slices.size);
   onednn::ConvolutionKey key = key_of(s, a.dtype, Conv2dPass::kForward);
   key.bias = a.bias != nullptr;
   const Primitives primitives(key, slices);
@@ -267,6 +269,9 @@ void conv2d_backward_data(CpuStream stream, const Conv2dBackwardDataArgs& a) {
   check_shape(s);
   if (s.num_x() == 0) return;
   const Slices slices = activation_slices(s, a.dtype);
+  if (winograd::supports(s, a.dtype, Conv2dPass::kBackwardData)) {
+    return winograd::backward_data(stream, a, slices.size);
+  }
   onednn::ConvolutionKey key = key_of(s, a.dtype, Conv2dPass::kBackwardData);
   const bool add = a.mode == GradMode::kAccumulate;
   if (add) key.result = accumulator_of(a.dtype);
@@ -306,6 +311,9 @@ void conv2d_backward_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& 
     });
   }
   if (a.grad_weight == nullptr) return;
+  if (winograd::supports(s, a.dtype, Conv2dPass::kBackwardWeights)) {
+    return winograd::backward_weights(stream, a, weight_slices(s).size);
+  }
   const Primitives primitives(key_of(s, a.dtype, Conv2dPass::kBackwardWeights), weight_slices(s));
   if (primitives.complete && s.num_y() != 0) {
     onednn_backward_weights(stream, a, memory);
@@ -320,6 +328,12 @@ std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& s, DType dtype
   if (s.num_y() == 0) return 0;
   const auto threads = static_cast<std::size_t>(num_threads(stream));
   const Slices slices = slices_of(s, dtype, pass);
+  if (winograd::supports(s, dtype, pass)) {
+    const std::size_t bytes = winograd::workspace(stream, s, dtype, pass, slices.count());
+    if (pass != Conv2dPass::kBackwardWeights) return bytes;
+    return std::max(bytes,
+                    cpu::column_sum_workspace(s.n * s.out_h() * s.out_w(), s.k, accumulator_of(dtype)));
+  }
   onednn::ConvolutionKey key = key_of(s, dtype, pass);
   const Primitives primitives(key, slices);
   Scratch memory;
@@ -349,6 +363,7 @@ std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& s, DType dtype
 
 std::string conv2d_implementation(CpuStream, const Conv2dShape& s, DType dtype, Conv2dPass pass) {
   check_shape(s);
+  if (winograd::supports(s, dtype, pass)) return winograd::implementation();
   const Primitives primitives(key_of(s, dtype, pass), slices_of(s, dtype, pass));
   return primitives.complete && s.n > 0 ? primitives.any().implementation() : "plain";
 }

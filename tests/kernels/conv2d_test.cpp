@@ -202,6 +202,8 @@ const std::vector<Conv2dShape>& awkward_shapes() {
         {.n = 9, .h = 2, .w = 33, .c = 32, .k = 16, .kh = 3, .kw = 3, .padding = 1},
         {.n = 3, .h = 8, .w = 8, .c = 64, .k = 64, .kh = 3, .kw = 3, .padding = 1},
         {.n = 2, .h = 9, .w = 6, .c = 48, .k = 16, .kh = 3, .kw = 3, .padding = 0},
+        {.n = 2, .h = 5, .w = 7, .c = 128, .k = 96, .kh = 3, .kw = 3, .padding = 1},
+        {.n = 3, .h = 4, .w = 4, .c = 80, .k = 192, .kh = 3, .kw = 3, .padding = 1},
         {.n = 2, .h = 6, .w = 6, .c = 16, .k = 16, .kh = 3, .kw = 3, .padding = 2},
         {.n = 17, .h = 8, .w = 8, .c = 16, .k = 32, .kh = 3, .kw = 3, .stride = 2, .padding = 1},
         {.n = 17, .h = 8, .w = 8, .c = 16, .k = 32, .stride = 2},

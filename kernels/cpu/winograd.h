@@ -1,0 +1,37 @@
+// Winograd F(2x2, 3x3) convolution for AVX-512: 16 multiplications per tile of 2x2 outputs where the
+// definition takes
+// 36. For 3x3, stride 1, undilated, ungrouped convolutions of 16 m to 16 n channels.
+//
+//   forward        Y  = A^T [(G g G^T) (.) (B^T d B)] A    summed over input channels: 16 matrix products
+//   backward data  the same with the filters turned by 180 degrees and the channels swapped
+//   backward weights  dg = G^T [(A dY A^T) (.) (B^T d B)] G    summed over tiles: 16 matrix products
+//
+// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. F(2x2) and not
+// F(4x4): its matrices hold only 0, +-1 and +-1/2, so that small integers stay exact and f32 rounding errors
+// stay those of a direct sum within a factor of about 2, while F(4x4) loses more than a digit.
+//
+// A tile block of the input is transformed, multiplied and transformed back while it stays in the core's L2;
+// nothing but activations and the transformed filters is read from or written to memory. Every output is
+// formed by one thread in one order. NaN and infinity reach all four outputs of a tile.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/conv2d.h"
+
+namespace cohort::kernels::winograd {
+
+// Whether this pass can and should run here: on this CPU, for this shape.
+bool supports(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
+
+// A slice is a run of `slice_images` images, the unit of parallel work; there are `slices` of them.
+std::size_t workspace(CpuStream stream, const Conv2dShape& shape, DType dtype, Conv2dPass pass,
+                      std::int64_t slices);
+
+void forward(CpuStream stream, const Conv2dForwardArgs& args, std::int64_t slice_images);
+void backward_data(CpuStream stream, const Conv2dBackwardDataArgs& args, std::int64_t slice_images);
+void backward_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& args, std::int64_t slice_images);
+
+const char* implementation();
+
+}  // namespace cohort::kernels::winograd

@@ -1,0 +1,289 @@
+// The AVX-512 inner loops of winograd.cpp. Compiled for that target function by function, so that the rest of
+// the library runs on any x86-64-v3 CPU; winograd::supports() guards the way in.
+#pragma once
+
+#if defined(__x86_64__)
+
+// GCC 12 warns about its own _mm512_undefined_ps (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include <cstdint>
+
+#include "kernels/base/dtype.h"
+
+#define COHORT_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
+#define COHORT_AVX512_INLINE \
+  inline __attribute__((always_inline, target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
+
+namespace cohort::kernels::winograd {
+
+inline constexpr int kLanes = 16;
+inline constexpr int kPoints = 16;  // of the transformed 4x4 tile
+
+COHORT_AVX512_INLINE __m512 load(const float* p) {
+  return _mm512_loadu_ps(p);
+}
+COHORT_AVX512_INLINE __m512 load(const bf16* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+COHORT_AVX512_INLINE void store(float* p, __m512 v) {
+  _mm512_storeu_ps(p, v);
+}
+COHORT_AVX512_INLINE void store(bf16* p, __m512 v) {
+  // bf16(float) lane by lane: to nearest even, NaN stays NaN.
+  const __m512i u = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+  const __m512i bits = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
+// A plane of pixels, channels innermost, that reads as zero outside.
+template <class T>
+struct Pixels {
+  const T* data;
+  std::int64_t h, w, c;
+};
+
+// Where the 16 points of a row of tiles go: point i of tile t and channel c at data[i * plane + t * c_count +
+// c].
+struct Points {
+  float* data;
+  std::int64_t plane;
+};
+
+template <class T>
+COHORT_AVX512_INLINE void column_of_input(const Pixels<T>& x, std::int64_t row, std::int64_t column,
+                                          std::int64_t c, __m512 out[4]) {
+  __m512 d[4];
+  const bool inside = column >= 0 && column < x.w;
+  for (int r = 0; r < 4; ++r) {
+    const bool valid = inside && row + r >= 0 && row + r < x.h;
+    d[r] = valid ? load(x.data + ((row + r) * x.w + column) * x.c + c) : _mm512_setzero_ps();
+  }
+  out[0] = _mm512_sub_ps(d[0], d[2]);
+  out[1] = _mm512_add_ps(d[1], d[2]);
+  out[2] = _mm512_sub_ps(d[2], d[1]);
+  out[3] = _mm512_sub_ps(d[1], d[3]);
+}
+
+// B^T d B of `count` tiles next to each other, the first with its corner at (row, column). Neighbours share
+// two columns, which are transformed once.
+template <class T>
+COHORT_AVX512 void transform_input(const Pixels<T>& x, std::int64_t row, std::int64_t column,
+                                   std::int64_t count, const Points& v) {
+  for (std::int64_t c = 0; c < x.c; c += kLanes) {
+    __m512 p0[4], p1[4], p2[4], p3[4];
+    column_of_input(x, row, column, c, p0);
+    column_of_input(x, row, column + 1, c, p1);
+    for (std::int64_t i = 0; i < count; ++i) {
+      column_of_input(x, row, column + 2 * i + 2, c, p2);
+      column_of_input(x, row, column + 2 * i + 3, c, p3);
+      float* out = v.data + i * x.c + c;
+      for (int r = 0; r < 4; ++r, out += 4 * v.plane) {
+        store(out, _mm512_sub_ps(p0[r], p2[r]));
+        store(out + v.plane, _mm512_add_ps(p1[r], p2[r]));
+        store(out + 2 * v.plane, _mm512_sub_ps(p2[r], p1[r]));
+        store(out + 3 * v.plane, _mm512_sub_ps(p1[r], p3[r]));
+        p0[r] = p2[r];
+        p1[r] = p3[r];
+      }
+    }
+  }
+}
+
+// A dY A^T of `count` tiles of 2x2 gradients. The last row and column are stored without their minus sign,
+// which transform_grad_weight puts back.
+template <class T>
+COHORT_AVX512 void transform_grad_output(const Pixels<T>& y, std::int64_t row, std::int64_t column,
+                                         std::int64_t count, const Points& z) {
+  const bool second_row = row + 1 < y.h;
+  for (std::int64_t k = 0; k < y.c; k += kLanes) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T* const p = y.data + (row * y.w + column + 2 * i) * y.c + k;
+      const bool second_column = column + 2 * i + 1 < y.w;
+      const __m512 zero = _mm512_setzero_ps();
+      const __m512 y00 = load(p);
+      const __m512 y01 = second_column ? load(p + y.c) : zero;
+      const __m512 y10 = second_row ? load(p + y.w * y.c) : zero;
+      const __m512 y11 = second_row && second_column ? load(p + (y.w + 1) * y.c) : zero;
+      const __m512 left[4] = {y00, _mm512_add_ps(y00, y10), _mm512_sub_ps(y00, y10), y10};
+      const __m512 right[4] = {y01, _mm512_add_ps(y01, y11), _mm512_sub_ps(y01, y11), y11};
+      float* out = z.data + i * y.c + k;
+      for (int r = 0; r < 4; ++r, out += 4 * z.plane) {
+        store(out, left[r]);
+        store(out + z.plane, _mm512_add_ps(left[r], right[r]));
+        store(out + 2 * z.plane, _mm512_sub_ps(left[r], right[r]));
+        store(out + 3 * z.plane, right[r]);
+      }
+    }
+  }
+}
+
+template <class T>
+struct Target {
+  T* data;  // one image
+  std::int64_t h, w, k;
+  const float* bias;  // may be null
+  bool add;
+};
+
+template <class T>
+COHORT_AVX512_INLINE void put(const Target<T>& y, std::int64_t row, std::int64_t column, std::int64_t k,
+                              __m512 v) {
+  if (row >= y.h || column >= y.w) return;
+  T* const p = y.data + (row * y.w + column) * y.k + k;
+  if (y.bias != nullptr) v = _mm512_add_ps(v, load(y.bias + k));
+  if (y.add) v = _mm512_add_ps(load(p), v);
+  store(p, v);
+}
+
+// A^T M A of `count` tiles next to each other, written (or added) to 2x2 outputs from (row, column) on.
+template <class T>
+COHORT_AVX512 void transform_output(const Points& m, std::int64_t count, const Target<T>& y, std::int64_t row,
+                                    std::int64_t column) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t k = 0; k < y.k; k += kLanes) {
+      const float* in = m.data + i * y.k + k;
+      __m512 top[4], bottom[4];
+      for (int j = 0; j < 4; ++j, in += m.plane) {
+        const __m512 m1 = load(in + 4 * m.plane);
+        const __m512 m2 = load(in + 8 * m.plane);
+        top[j] = _mm512_add_ps(load(in), _mm512_add_ps(m1, m2));
+        bottom[j] = _mm512_sub_ps(_mm512_sub_ps(m1, m2), load(in + 12 * m.plane));
+      }
+      const std::int64_t q = column + 2 * i;
+      put(y, row, q, k, _mm512_add_ps(top[0], _mm512_add_ps(top[1], top[2])));
+      put(y, row, q + 1, k, _mm512_sub_ps(_mm512_sub_ps(top[1], top[2]), top[3]));
+      put(y, row + 1, q, k, _mm512_add_ps(bottom[0], _mm512_add_ps(bottom[1], bottom[2])));
+      put(y, row + 1, q + 1, k, _mm512_sub_ps(_mm512_sub_ps(bottom[1], bottom[2]), bottom[3]));
+    }
+  }
+}
+
+// G g G^T of 16 filters, lane by lane: g holds 9 taps of 16 lanes, u gets 16 points at distance `plane`.
+COHORT_AVX512 inline void transform_filters(const float* g, float* u, std::int64_t plane) {
+  const __m512 half = _mm512_set1_ps(0.5F);
+  __m512 rows[4][3];
+  for (int s = 0; s < 3; ++s) {
+    const __m512 g0 = load(g + s * kLanes);
+    const __m512 g1 = load(g + (3 + s) * kLanes);
+    const __m512 g2 = load(g + (6 + s) * kLanes);
+    const __m512 outer = _mm512_add_ps(g0, g2);
+    rows[0][s] = g0;
+    rows[1][s] = _mm512_mul_ps(half, _mm512_add_ps(outer, g1));
+    rows[2][s] = _mm512_mul_ps(half, _mm512_sub_ps(outer, g1));
+    rows[3][s] = g2;
+  }
+  for (int r = 0; r < 4; ++r, u += 4 * plane) {
+    const __m512 outer = _mm512_add_ps(rows[r][0], rows[r][2]);
+    store(u, rows[r][0]);
+    store(u + plane, _mm512_mul_ps(half, _mm512_add_ps(outer, rows[r][1])));
+    store(u + 2 * plane, _mm512_mul_ps(half, _mm512_sub_ps(outer, rows[r][1])));
+    store(u + 3 * plane, rows[r][2]);
+  }
+}
+
+// G^T dU G of one filter and 16 input channels, from the sum of `count` partial dU in order; dg gets the 9
+// taps.
+COHORT_AVX512 inline void transform_grad_weight(const float* du, std::int64_t plane, std::int64_t count,
+                                                std::int64_t distance, float* dg, std::int64_t tap,
+                                                bool add) {
+  const __m512 half = _mm512_set1_ps(0.5F);
+  __m512 q[3][4];
+  for (int j = 0; j < 4; ++j) {
+    __m512 s[4];
+    for (int i = 0; i < 4; ++i) {
+      const float* const p = du + (4 * i + j) * plane;
+      s[i] = load(p);
+      for (std::int64_t part = 1; part < count; ++part) s[i] = _mm512_add_ps(s[i], load(p + part * distance));
+    }
+    const __m512 inner = _mm512_mul_ps(half, _mm512_add_ps(s[1], s[2]));
+    q[0][j] = _mm512_add_ps(s[0], inner);
+    q[1][j] = _mm512_mul_ps(half, _mm512_sub_ps(s[1], s[2]));
+    q[2][j] = _mm512_sub_ps(inner, s[3]);
+  }
+  for (int r = 0; r < 3; ++r) {
+    const __m512 inner = _mm512_mul_ps(half, _mm512_add_ps(q[r][1], q[r][2]));
+    const __m512 taps[3] = {_mm512_add_ps(q[r][0], inner),
+                            _mm512_mul_ps(half, _mm512_sub_ps(q[r][1], q[r][2])),
+                            _mm512_sub_ps(inner, q[r][3])};
+    for (int s = 0; s < 3; ++s) {
+      float* const out = dg + (3 * r + s) * tap;
+      store(out, add ? _mm512_add_ps(load(out), taps[s]) : taps[s]);
+    }
+  }
+}
+
+// out (kRows, kVectors * 16) = a (kRows, depth) b (depth, kVectors * 16); kDepth is depth when known at
+// compile time.
+template <int kRows, int kVectors, int kDepth>
+COHORT_AVX512 void product(const float* a, const float* b, std::int64_t depth, float* out,
+                           std::int64_t out_stride) {
+  const std::int64_t n = kDepth != 0 ? kDepth : depth;
+  __m512 sums[kRows][kVectors];
+#pragma GCC unroll 24
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_ps();
+  }
+  for (std::int64_t p = 0; p < n; ++p, b += kVectors * kLanes) {
+    __m512 right[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * kLanes);
+#pragma GCC unroll 24
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 left = _mm512_set1_ps(a[r * n + p]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_fmadd_ps(left, right[v], sums[r][v]);
+    }
+  }
+#pragma GCC unroll 24
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) store(out + r * out_stride + v * kLanes, sums[r][v]);
+  }
+}
+
+// sum (kRows, kVectors * 16) (+)= z^T v over `count` tiles: z (count, z_stride), v (count, v_stride).
+template <int kRows, int kVectors>
+COHORT_AVX512 void outer_product(const float* z, std::int64_t z_stride, const float* v, std::int64_t v_stride,
+                                 std::int64_t count, float* sum, std::int64_t sum_stride, bool add) {
+  __m512 sums[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      sums[r][j] = add ? load(sum + r * sum_stride + j * kLanes) : _mm512_setzero_ps();
+    }
+  }
+  for (std::int64_t t = 0; t < count; ++t, z += z_stride, v += v_stride) {
+    __m512 right[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) right[j] = load(v + j * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 left = _mm512_set1_ps(z[r]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sums[r][j] = _mm512_fmadd_ps(left, right[j], sums[r][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) store(sum + r * sum_stride + j * kLanes, sums[r][j]);
+  }
+}
+
+}  // namespace cohort::kernels::winograd
+
+#endif  // __x86_64__
