@@ -5,20 +5,24 @@
 // writes the targets that go with the perturbed batch; perturb changes member r's batch in place. Everything
 // is decided in device memory: the host learns neither r nor the operation, so a captured step stays valid.
 //
-//   r, op   ~ uniform over members and pool            (member -1 in steps that are no multiple of the
-//   period) labels  : label_weights[b,0] for labels[b], [b,k] for labels[permutation_k(b)]; they sum to 1;
-//   (1,0,0,0) where
-//             nothing is mixed. Losses of member r use them, those of all other members the plain labels.
-//   images  : kernels/perturb_math.h, one formula per operation
+//   r, op  ~ uniform over members and pool; r = -1 in steps that are no multiple of the period
+//   labels : mixed_labels[b,0] = labels[b], [b,k] = labels[permutation_k(b)] for k = 1, 2, 3
+//            label_weights[b] sum to 1 (CE is the weighted sum); (1,0,0,0) where nothing is mixed
+//   images : kernels/perturb_math.h, one formula per operation
 //
-// Only the rows below valid_rows are permuted among themselves; padding rows keep their zeros, with weights
-// (1,0,0,0). Parameters are drawn once per batch, with `per_sample` once per row. All draws are addressed by
-// (seed, member, step, row): a resumed run repeats them.
+// Losses of member r use the mixed labels, those of all other members the plain ones. Only the rows below
+// valid_rows are permuted among themselves; padding rows keep their zeros, with weights (1,0,0,0).
+//
+// Parameters are drawn once per batch, with `per_sample` once per row. All draws are addressed by (seed,
+// member, step, row): a resumed run repeats them.
 //
 // Determinism: element-wise; contrast sums one image's grey in order on one thread. Bits do not depend on
-// threads. Bytes: about 3 * B*H*W*C*size_of(accumulator); nothing in steps without perturbation. Sources:
-// Competitive distillation (its stochastic perturbation); Zhang et al., mixup, 2018; Yun et al., CutMix,
-// 2019; Takahashi et al., RICAP, 2018 (splice); Simard et al., 2003 (elastic); torchvision transforms
+// threads.
+//
+// Bytes: about 3 * B*H*W*C*size_of(accumulator); nothing in steps without perturbation.
+//
+// Sources: Competitive distillation (its stochastic perturbation); Zhang et al., mixup, 2018; Yun et al.,
+// CutMix, 2019; Takahashi et al., RICAP, 2018 (splice); Simard et al., 2003 (elastic); torchvision transforms
 // (affine, rotation, resized crop, ColorJitter, GaussianBlur).
 #pragma once
 
@@ -42,7 +46,7 @@ struct PerturbArgs {
   std::int32_t* member = nullptr;        // (1), r or -1
   std::int32_t* operation = nullptr;     // (1), a PerturbOp
   std::int32_t* mixed_labels = nullptr;  // (B,4)
-  float* label_weights = nullptr;        // (B,4)
+  void* label_weights = nullptr;         // (B,4) of accumulator_of(dtype)
   std::int32_t* permutations = nullptr;  // (3,B)
   std::int64_t batch_size = 0;
   int height = 0, width = 0, channels = 3;

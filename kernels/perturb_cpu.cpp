@@ -303,7 +303,15 @@ void perturb_plan(CpuStream, const PerturbArgs& args, Workspace workspace) {
     const PerturbDraw draw =
         draw_perturb(op, args.options, args.seed, static_cast<std::uint32_t>(choice.member), step,
                      static_cast<std::uint32_t>(b), args.height, args.width);
-    label_weights(op, draw, args.height, args.width, args.label_weights + 4 * b);
+    float weights[4];
+    label_weights(op, draw, args.height, args.width, weights);
+    for (std::int64_t k = 0; k < 4; ++k) {
+      if (args.dtype == DType::f64) {
+        static_cast<double*>(args.label_weights)[4 * b + k] = static_cast<double>(weights[k]);
+      } else {
+        static_cast<float*>(args.label_weights)[4 * b + k] = weights[k];
+      }
+    }
     args.mixed_labels[4 * b] = args.labels[b];
     for (std::int64_t k = 0; k < 3; ++k) {
       args.mixed_labels[4 * b + 1 + k] = args.labels[args.permutations[k * args.batch_size + b]];

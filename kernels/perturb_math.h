@@ -322,6 +322,7 @@ struct PerturbSource {
 
 // ... 2 1 0 1 2 ... n-2 n-1 n-2 ...
 COHORT_HOST_DEVICE inline int reflect(int i, int n) {
+  if (i >= 0 && i < n) return i;
   if (n == 1) return 0;
   const int period = 2 * (n - 1);
   i = i < 0 ? -i : i;

@@ -11,8 +11,9 @@
 //
 // Contract: in place on parameter and momentum; the blocks of different members do not overlap. Element-wise,
 // so the bits depend on nothing but the inputs. A member with mask 0 is not touched at all (its shadow
-// included). Bytes per element: f32 20 (read p, g, v; write p, v), + 2 with a bf16 shadow; without
-// momentum 12.
+// included).
+//
+// Bytes per element: f32 20 (read p, g, v; write p, v), + 2 with a bf16 shadow; without momentum 12.
 #pragma once
 
 #include <cstdint>

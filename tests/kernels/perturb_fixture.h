@@ -97,7 +97,7 @@ struct PerturbRun {
   std::vector<std::int32_t> labels;
   test::Guarded<std::int32_t> member{1}, operation{1};
   test::Guarded<std::int32_t> mixed_labels{static_cast<std::size_t>(batch_size * 4)};
-  test::Guarded<float> weights{static_cast<std::size_t>(batch_size * 4)};
+  test::Guarded<Accumulator<T>> weights{static_cast<std::size_t>(batch_size * 4)};
   test::Guarded<std::int32_t> permutations{static_cast<std::size_t>(batch_size * 3)};
 };
 
