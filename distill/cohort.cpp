@@ -6,6 +6,8 @@
 
 #include "core/dispatch.h"
 #include "kernels/augment.h"
+#include "kernels/cohort_loss.h"
+#include "kernels/perturb.h"
 #include "models/registry.h"
 
 namespace cohort::distill {
@@ -26,7 +28,33 @@ struct Cohort::Inputs {
   std::int64_t capacity = 0;
 };
 
-struct Cohort::Perturbation {};
+// The plan of a step's perturbation, in device memory.
+struct Cohort::Perturbation {
+  kernels::PerturbOptions options;
+  Tensor member, operation, moved_member;  // () i32
+
+  Perturbation(Context& ctx, const PerturbationChoice& choice, int image_size)
+      : options(resolve(choice, image_size)) {
+    member = ctx.persistent_tensor({}, DType::i32);
+    operation = ctx.persistent_tensor({}, DType::i32);
+    moved_member = ctx.persistent_tensor({}, DType::i32);
+  }
+
+  static kernels::PerturbOptions resolve(const PerturbationChoice& choice, int image_size) {
+    kernels::PerturbOptions options = kernels::paper_perturbation(image_size);
+    if (choice.preset == PerturbationChoice::Preset::kOfficial)
+      options = kernels::official_perturbation(image_size);
+    if (choice.preset == PerturbationChoice::Preset::kAll) options = kernels::all_perturbations(image_size);
+    if (choice.preset == PerturbationChoice::Preset::kList) {
+      options.pool_size = static_cast<int>(choice.operations.size());
+      std::copy(choice.operations.begin(), choice.operations.end(), options.pool);
+    }
+    if (choice.period > 0) options.period = choice.period;
+    if (choice.domain) options.domain = *choice.domain;
+    options.per_sample = choice.per_sample;
+    return options;
+  }
+};
 
 DeviceImages to_device(Context& ctx, const ImageSet& set) {
   const Shape shape{set.size(), set.height, set.width, set.channels};
@@ -71,6 +99,9 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   }
   ctx.set_recording(true);
   method_->setup(ctx, probe);
+  if (const std::optional<PerturbationChoice> choice = method_->perturbation()) {
+    perturbation_ = std::make_unique<Perturbation>(ctx, *choice, data.height);
+  }
 
   sgd_ = std::make_unique<nn::Sgd>(ctx, m, options.sgd);
   std::vector<std::int32_t> allowed;
@@ -103,7 +134,8 @@ void Cohort::load(const Batch& batch) {
 
 std::vector<Tensor> Cohort::make_batches(const DeviceImages& images, std::int64_t rows, bool training) {
   const bool own_views = training && options_.independent_augmentation;
-  const int count = own_views ? size() : 1;
+  // A perturbed member changes its batch in place, and which member that is only the device knows.
+  const int count = own_views || (training && perturbation_) ? size() : 1;
   std::vector<Tensor> batches;
   std::vector<void*> pointers;
   const Shape& set = images.images.shape;
@@ -139,6 +171,7 @@ void Cohort::step_once(std::int64_t rows) {
   StepView view;
   view.outputs.resize(members_.size());
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
+  if (perturbation_) perturb(view, batches);
 
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
@@ -188,12 +221,48 @@ std::vector<std::int32_t> Cohort::stepped() {
   return mask;
 }
 
+void Cohort::perturb(StepView& view, const std::vector<Tensor>& batches) {
+  Perturbation& p = *perturbation_;
+  const Shape& shape = batches.front().shape;
+  view.mixed_labels = ctx_.empty({shape[0], kernels::kMixedLabels}, DType::i32);
+  view.mixed_weights = ctx_.empty({shape[0], kernels::kMixedLabels}, DType::f32);
+  view.mixed_member = p.member;
+  view.masked_member = p.moved_member;
+  const Tensor permutations = ctx_.empty({3, shape[0]}, DType::i32);
+  std::vector<void*> pointers;
+  for (const Tensor& batch : batches) pointers.push_back(batch.data);
+  const kernels::PerturbArgs args{.batches = pointers,
+                                  .labels = view.labels.as<std::int32_t>(),
+                                  .step = inputs_->step.as<std::int32_t>(),
+                                  .member = p.member.as<std::int32_t>(),
+                                  .operation = p.operation.as<std::int32_t>(),
+                                  .moved_member = p.moved_member.as<std::int32_t>(),
+                                  .mixed_labels = view.mixed_labels.as<std::int32_t>(),
+                                  .label_weights = view.mixed_weights.as<float>(),
+                                  .permutations = permutations.as<std::int32_t>(),
+                                  .batch_size = shape[0],
+                                  .height = static_cast<int>(shape[1]),
+                                  .width = static_cast<int>(shape[2]),
+                                  .channels = static_cast<int>(shape[3]),
+                                  .dtype = ctx_.activation_dtype(),
+                                  .seed = ctx_.seed(),
+                                  .options = p.options,
+                                  .normalisation = normalisation_};
+  on_device(ctx_, [&](auto stream) {
+    const Workspace workspace = ctx_.workspace(kernels::perturb_workspace(args));
+    kernels::perturb_plan(stream, args, workspace);
+    kernels::perturb(stream, args, workspace);
+  });
+}
+
 int Cohort::perturbed_member() {
-  return -1;
+  return perturbation_ ? static_cast<int>(download_values(ctx_, perturbation_->member)[0]) : -1;
 }
 
 int Cohort::perturbation() {
-  return -1;
+  return perturbation_ && perturbed_member() >= 0
+             ? static_cast<int>(download_values(ctx_, perturbation_->operation)[0])
+             : -1;
 }
 
 std::vector<models::Outputs> Cohort::evaluate(const DeviceImages& images,

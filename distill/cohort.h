@@ -89,6 +89,7 @@ class Cohort {
   struct Perturbation;
   void load(const Batch& batch);
   void step_once(std::int64_t rows);
+  void perturb(StepView& view, const std::vector<Tensor>& batches);
   std::vector<Tensor> make_batches(const DeviceImages& images, std::int64_t rows, bool training);
 
   Context& ctx_;

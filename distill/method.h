@@ -14,6 +14,7 @@
 #include "core/context.h"
 #include "core/parameter.h"
 #include "distill/options.h"
+#include "kernels/perturb_math.h"
 #include "models/network.h"
 
 namespace cohort::distill {
@@ -42,7 +43,7 @@ struct StepView {
   std::vector<models::Outputs> outputs;  // of the M members
   Tensor labels;                         // (B) i32
   Tensor mixed_labels;                   // (B, 4) i32, of the member whose images were mixed; may be empty
-  Tensor mixed_weights;                  // (B, 4) A
+  Tensor mixed_weights;                  // (B, 4) f32
   Tensor mixed_member;                   // () i32, -1: nobody
   Tensor masked_member;  // () i32: the member whose maps are not comparable; -1: nobody; may be empty
   Report report;
@@ -50,12 +51,14 @@ struct StepView {
   int members() const { return static_cast<int>(outputs.size()); }
 };
 
-// How one random member's input is perturbed each step (stochastic perturbation); see kernels/perturb.h.
-struct PerturbationOptions {
-  std::string pool = "paper";  // paper, official, all, or a comma-separated list of operations
-  int period = 1;              // every n-th step
+// How one random member's input is perturbed each step (kernels/perturb.h).
+struct PerturbationChoice {
+  enum class Preset { kPaper, kOfficial, kAll, kList };
+  Preset preset = Preset::kPaper;
+  std::vector<kernels::PerturbOp> operations;  // kList
+  int period = 0;                              // 0: the preset's
   bool per_sample = false;
-  bool normalised_domain = false;
+  std::optional<kernels::PerturbDomain> domain;  // none: the preset's
 };
 
 class Method {
@@ -71,7 +74,7 @@ class Method {
   // A frozen member only teaches: evaluation mode, no gradient, no update.
   virtual bool frozen(int member) const;
   virtual bool wants_preactivation() const { return false; }
-  virtual std::optional<PerturbationOptions> perturbation() const { return std::nullopt; }
+  virtual std::optional<PerturbationChoice> perturbation() const { return std::nullopt; }
 
   // Allocates device state. `probe` holds the outputs of all members for a batch of one (shapes only).
   virtual void setup(Context& ctx, const std::vector<models::Outputs>& probe) = 0;

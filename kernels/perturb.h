@@ -45,6 +45,7 @@ struct PerturbArgs {
   // Written by perturb_plan.
   std::int32_t* member = nullptr;        // (1), r or -1
   std::int32_t* operation = nullptr;     // (1), a PerturbOp
+  std::int32_t* moved_member = nullptr;  // (1), r when the operation is geometric, else -1; or null
   std::int32_t* mixed_labels = nullptr;  // (B,4)
   void* label_weights = nullptr;         // (B,4) of accumulator_of(dtype)
   std::int32_t* permutations = nullptr;  // (3,B)

@@ -294,6 +294,7 @@ void perturb_plan(CpuStream, const PerturbArgs& args, Workspace workspace) {
       choose_perturbation(args.options, args.seed, step, static_cast<int>(args.batches.size()));
   *args.member = choice.member;
   *args.operation = static_cast<std::int32_t>(choice.op);
+  if (args.moved_member != nullptr) *args.moved_member = is_geometric(choice.op) ? choice.member : -1;
   const std::int64_t valid = valid_rows(args);
   for (std::uint32_t k = 0; k < 3; ++k) {
     permute(args, k, valid, reinterpret_cast<std::uint64_t*>(workspace.data()));

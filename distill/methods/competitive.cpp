@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <tuple>
@@ -27,6 +28,31 @@ kernels::FeatureReduction reduction_of(FeatureLoss loss) {
   }
 }
 
+// paper, official, all, or names of kernels/perturb_math.h separated by commas.
+PerturbationChoice parse_pool(const std::string& text) {
+  using Preset = PerturbationChoice::Preset;
+  if (text == "paper") return {.preset = Preset::kPaper, .operations = {}, .domain = {}};
+  if (text == "official") return {.preset = Preset::kOfficial, .operations = {}, .domain = {}};
+  if (text == "all") return {.preset = Preset::kAll, .operations = {}, .domain = {}};
+  PerturbationChoice choice{.preset = Preset::kList, .operations = {}, .domain = {}};
+  std::string names;
+  for (const kernels::PerturbInfo& info : kernels::kPerturbInfos)
+    names += std::string(names.empty() ? "" : ", ") + info.name;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', at), text.size());
+    const std::string name = text.substr(at, comma - at);
+    const auto* info = std::find_if(std::begin(kernels::kPerturbInfos), std::end(kernels::kPerturbInfos),
+                                    [&](const kernels::PerturbInfo& i) { return i.name == name; });
+    if (info == std::end(kernels::kPerturbInfos) || choice.operations.size() == kernels::kNumPerturbOps) {
+      throw Error(ErrorKind::kUsage, fmt::format("cd.pool: '{}' is no perturbation", name),
+                  "paper, official, all, or a list of: " + names);
+    }
+    choice.operations.push_back(info->op);
+    at = comma + 1;
+  }
+  return choice;
+}
+
 // Competitive distillation: the network that does best on a batch teaches the others on that batch.
 //
 //   t = argmin_k CE_k over batch means;  L_t = CE_t
@@ -47,10 +73,12 @@ class Competitive final : public Method {
         layers_(static_cast<FeatureLayers>(o.choice("cd.lf_layers"))),
         feature_on_perturbed_(o.flag("cd.lf_on_perturbed")),
         perturb_(o.flag("cd.perturb")) {
-    perturbation_ = {.pool = o.text("cd.pool"),
-                     .period = static_cast<int>(o.integer("cd.period")),
-                     .per_sample = o.flag("cd.per_sample"),
-                     .normalised_domain = o.choice("cd.domain") == 1};
+    perturbation_ = parse_pool(o.text("cd.pool"));
+    perturbation_.period = static_cast<int>(o.integer("cd.period"));
+    perturbation_.per_sample = o.flag("cd.per_sample");
+    if (o.choice("cd.domain") > 0)
+      perturbation_.domain = static_cast<kernels::PerturbDomain>(o.choice("cd.domain") - 1);
+    pool_ = o.text("cd.pool");
   }
 
   std::string formula(int) const override {
@@ -68,13 +96,10 @@ class Competitive final : public Method {
                           layers_ == FeatureLayers::kLast ? "last stage" : "all stages");
     }
     text += fmt::format(", T={:g}, batchmean, teacher detached, simultaneous update; ", temperature_);
-    text += perturb_ ? fmt::format("one random network perturbed every {} step(s), pool {}",
-                                   perturbation_.period, perturbation_.pool)
-                     : std::string("no perturbation");
-    return text;
+    return text + perturbation_text();
   }
 
-  std::optional<PerturbationOptions> perturbation() const override {
+  std::optional<PerturbationChoice> perturbation() const override {
     return perturb_ ? std::optional(perturbation_) : std::nullopt;
   }
 
@@ -123,6 +148,13 @@ class Competitive final : public Method {
   }
 
  private:
+  std::string perturbation_text() const {
+    if (!perturb_) return "no perturbation";
+    int period = perturbation_.period;
+    if (period == 0) period = perturbation_.preset == PerturbationChoice::Preset::kOfficial ? 10 : 1;
+    return fmt::format("one random network perturbed every {} step(s), pool {}", period, pool_);
+  }
+
   bool has_features() const { return feature_loss_ != FeatureLoss::kOff && b_ > 0; }
 
   // Stages are aligned from the end; the stem's map (f0) is left out.
@@ -179,7 +211,8 @@ class Competitive final : public Method {
   FeatureLoss feature_loss_;
   FeatureLayers layers_;
   bool feature_on_perturbed_, perturb_;
-  PerturbationOptions perturbation_;
+  PerturbationChoice perturbation_;
+  std::string pool_;
   LossWeights weights_;
   Tensor feature_weight_;
   std::vector<ParameterSet> extras_;  // per student
@@ -217,9 +250,9 @@ std::vector<OptionSpec> options() {
            .help = "stochastic perturbation"},
           {.key = "cd.period",
            .type = OptionType::kInteger,
-           .default_value = "1",
-           .help = "perturb every n-th step (published code: 10)",
-           .min = 1,
+           .default_value = "0",
+           .help = "perturb every n-th step; 0: as the pool does (paper 1, official 10)",
+           .min = 0,
            .max = 1e9},
           {.key = "cd.pool",
            .type = OptionType::kText,
@@ -231,9 +264,10 @@ std::vector<OptionSpec> options() {
            .help = "draw the parameters of a perturbation per sample instead of per batch"},
           {.key = "cd.domain",
            .type = OptionType::kChoice,
-           .default_value = "pixel",
-           .help = "perturb pixels in [0, 1], or the normalised input (published code)",
-           .choices = {"pixel", "normalised"}}};
+           .default_value = "preset",
+           .help = "perturb pixels in [0, 1], or the normalised input; preset: as the pool does (official: "
+                   "normalised)",
+           .choices = {"preset", "pixel", "normalised"}}};
 }
 
 }  // namespace

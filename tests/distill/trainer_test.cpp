@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "distill/trainer.h"
 #include "kernels/base/philox.h"
@@ -234,6 +235,39 @@ TEST(Trainer, ASickMemberDoesNotTouchItsPeersWhereItTeachesNobody) {
       EXPECT_FALSE(step.members[1].stepped) << method;
     }
   }
+}
+
+TEST(Trainer, OneRandomMemberIsPerturbedAndItsMapsAreLeftOut) {
+  TestRun run({.method = "competitive", .epochs = 16});
+  run.trainer->run();
+  std::map<int, int> members, operations;
+  for (const StepRecord& step : run.recorder.steps) {
+    ++members[step.perturbed];
+    ++operations[step.operation];
+    ASSERT_TRUE(step.perturbed == 0 || step.perturbed == 1);
+    ASSERT_GE(step.operation, 1);
+    ASSERT_LE(step.operation, 7) << "the paper's pool";
+    const int student = 1 - step.teacher;
+    const auto& m = step.members[static_cast<std::size_t>(student)];
+    if (kernels::is_geometric(static_cast<kernels::PerturbOp>(step.operation))) {
+      EXPECT_EQ(m.feature, 0.0);
+    } else {
+      EXPECT_GT(m.feature, 0.0);
+    }
+    EXPECT_NEAR(m.loss, m.ce + m.kl + m.feature, 1e-5 * m.loss);
+    const auto& teacher = step.members[static_cast<std::size_t>(step.teacher)];
+    EXPECT_EQ(teacher.loss, teacher.ce) << "the teacher learns from the labels alone";
+    EXPECT_LE(teacher.ce, m.ce);
+  }
+  EXPECT_EQ(members.size(), 2U);
+  EXPECT_EQ(operations.size(), 7U) << "48 steps draw every operation of the pool";
+}
+
+TEST(Trainer, OfficialPoolPerturbsEveryTenthStep) {
+  TestRun run({.method = "competitive", .settings = {{"cd.pool", "official"}}, .epochs = 7});
+  run.trainer->run();
+  for (const StepRecord& step : run.recorder.steps)
+    EXPECT_EQ(step.perturbed >= 0, (step.step - 1) % 10 == 0) << step.step;
 }
 
 TEST(Trainer, EvaluationChangesNothing) {
