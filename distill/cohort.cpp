@@ -225,7 +225,7 @@ void Cohort::perturb(StepView& view, const std::vector<Tensor>& batches) {
   Perturbation& p = *perturbation_;
   const Shape& shape = batches.front().shape;
   view.mixed_labels = ctx_.empty({shape[0], kernels::kMixedLabels}, DType::i32);
-  view.mixed_weights = ctx_.empty({shape[0], kernels::kMixedLabels}, DType::f32);
+  view.mixed_weights = ctx_.empty({shape[0], kernels::kMixedLabels}, ctx_.parameter_dtype());
   view.mixed_member = p.member;
   view.masked_member = p.moved_member;
   const Tensor permutations = ctx_.empty({3, shape[0]}, DType::i32);
@@ -238,7 +238,7 @@ void Cohort::perturb(StepView& view, const std::vector<Tensor>& batches) {
                                   .operation = p.operation.as<std::int32_t>(),
                                   .moved_member = p.moved_member.as<std::int32_t>(),
                                   .mixed_labels = view.mixed_labels.as<std::int32_t>(),
-                                  .label_weights = view.mixed_weights.as<float>(),
+                                  .label_weights = view.mixed_weights.data,
                                   .permutations = permutations.as<std::int32_t>(),
                                   .batch_size = shape[0],
                                   .height = static_cast<int>(shape[1]),
