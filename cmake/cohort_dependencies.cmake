@@ -11,6 +11,7 @@ cohort_require(OpenMP g++ COMPONENTS CXX)  # the runtime that oneDNN links; we o
 cohort_require(dnnl libdnnl-dev CONFIG)
 cohort_require(fmt libfmt-dev CONFIG)
 cohort_require(nlohmann_json nlohmann-json3-dev CONFIG)
+cohort_require(ZLIB zlib1g-dev)
 find_path(XXHASH_INCLUDE_DIR xxhash.h)
 if(NOT XXHASH_INCLUDE_DIR)
   message(FATAL_ERROR "cohort needs xxhash.h: install libxxhash-dev")

@@ -39,6 +39,11 @@ elseif(COHORT_SANITIZE)
   message(FATAL_ERROR "COHORT_SANITIZE is '${COHORT_SANITIZE}': use address, thread or nothing")
 endif()
 
+if(COHORT_FUZZ)  # coverage feedback from the libraries; the targets add libFuzzer's main themselves
+  add_compile_options(-fsanitize=fuzzer-no-link)
+  add_link_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # cohort_layer(core LINKS kernels): the library of one folder. Sources are collected by pattern, so that adding an op,
 # a model or a method creates files and edits none: *.cpp here and in the sub-folders named after SUBDIRS.
 function(cohort_layer name)

@@ -14,17 +14,17 @@
 
 #include "tests/support/fault_file_system.h"
 #include "tests/support/sim_disk.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace cohort {
 namespace {
 
-using testing::Crash;
+using test::Crash;
+using test::FaultFileSystem;
+using test::SimDisk;
+using test::TemporaryFolder;
 using ::testing::ElementsAre;
-using testing::FaultFileSystem;
 using ::testing::HasSubstr;
-using testing::SimDisk;
-using testing::TempFolder;
 using Action = FaultFileSystem::Action;
 
 std::string line_of(int i) {
@@ -42,7 +42,7 @@ class AppendLogTest : public ::testing::Test {
  protected:
   std::vector<std::string> lines() { return read_log_lines(fs_, path_); }
 
-  TempFolder folder_;
+  TemporaryFolder folder_;
   FileSystem& fs_ = system_file_system();
   std::string path_ = folder_ / "metrics.jsonl";
 };

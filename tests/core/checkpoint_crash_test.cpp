@@ -15,19 +15,19 @@
 #include "tests/support/checkpoint_samples.h"
 #include "tests/support/fault_file_system.h"
 #include "tests/support/sim_disk.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace cohort {
 namespace {
 
-using testing::Crash;
-using testing::FaultFileSystem;
-using testing::half_folders;
-using testing::is_sample;
-using testing::leftovers;
-using testing::SampleCheckpoint;
-using testing::SimDisk;
-using testing::TempFolder;
+using test::Crash;
+using test::FaultFileSystem;
+using test::half_folders;
+using test::is_sample;
+using test::leftovers;
+using test::SampleCheckpoint;
+using test::SimDisk;
+using test::TemporaryFolder;
 using Action = FaultFileSystem::Action;
 
 constexpr int kNoFault = 1 << 20;
@@ -59,7 +59,7 @@ struct Scene {
     EXPECT_EQ(store.latest().step, 4);
   }
 
-  TempFolder run;
+  TemporaryFolder run;
   std::string folder = run / "checkpoints";
 };
 
@@ -176,7 +176,7 @@ TEST(CheckpointCrash, AKillAtEveryCallAndAgainDuringRecovery) {
 
 // A child saves for ever and acknowledges each step on a pipe; the parent kills it at a random moment.
 TEST(CheckpointCrash, SigkillOfARealProcessAtRandomTimes) {
-  TempFolder run;
+  TemporaryFolder run;
   const std::string folder = run / "checkpoints";
   std::mt19937_64 random(7);
   std::int64_t newest = 0;

@@ -8,16 +8,16 @@
 
 #include "core/checksum.h"
 #include "tests/support/checkpoint_samples.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace cohort {
 namespace {
 
+using test::is_sample;
+using test::SampleCheckpoint;
+using test::TemporaryFolder;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::is_sample;
-using testing::SampleCheckpoint;
-using testing::TempFolder;
 
 class CheckpointStoreTest : public ::testing::Test {
  protected:
@@ -41,7 +41,7 @@ class CheckpointStoreTest : public ::testing::Test {
     return {};
   }
 
-  TempFolder run_;
+  TemporaryFolder run_;
   std::string folder_ = run_ / "checkpoints";
 };
 
@@ -88,7 +88,7 @@ TEST_F(CheckpointStoreTest, EveryDamageGoesBackToThePreviousCheckpoint) {
        [&] {
          std::fstream file(path(newest + "state.json"), std::ios::in | std::ios::out);
          file.seekp(700);
-         file.put(static_cast<char>(~static_cast<int>(testing::sample_bytes(782, 1)[700])));
+         file.put(static_cast<char>(~static_cast<int>(test::sample_bytes(782, 1)[700])));
        }},
       {"DONE", [&] { std::filesystem::remove(path(newest + "DONE")); }},
       {"manifest.json", [&] { overwrite(newest + "DONE", "xxh3 0000000000000000\n"); }},
@@ -123,7 +123,7 @@ TEST_F(CheckpointStoreTest, EveryDamageGoesBackToThePreviousCheckpoint) {
     save(store, 782);  // the damaged one is replaced
     EXPECT_TRUE(is_sample(store.latest()));
     EXPECT_EQ(store.latest().step, 782);
-    EXPECT_EQ(testing::leftovers(system_file_system(), folder_), 0);
+    EXPECT_EQ(test::leftovers(system_file_system(), folder_), 0);
   }
 }
 

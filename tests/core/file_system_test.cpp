@@ -14,17 +14,17 @@
 #include "core/checksum.h"
 #include "tests/support/fault_file_system.h"
 #include "tests/support/sim_disk.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace cohort {
 namespace {
 
-using testing::Crash;
+using test::Crash;
+using test::FaultFileSystem;
+using test::SimDisk;
+using test::TemporaryFolder;
 using ::testing::ElementsAre;
-using testing::FaultFileSystem;
 using ::testing::HasSubstr;
-using testing::SimDisk;
-using testing::TempFolder;
 using Action = FaultFileSystem::Action;
 
 std::string text_of(FileSystem& fs, const std::string& path) {
@@ -47,7 +47,7 @@ TEST(FileSystem, DurableReplaceIsAllOrNothingUnderEveryFault) {
     for (const int error : {ENOSPC, EIO, EROFS, EINTR}) {
       for (std::int64_t at = 1;; ++at) {
         SCOPED_TRACE(::testing::Message() << "errno " << error << " at call " << at);
-        TempFolder folder;
+        TemporaryFolder folder;
         const std::string path = folder / "summary.json";
         durable_replace(system_file_system(), path, as_byte_span("old"));
         FaultFileSystem fs(system_file_system());
@@ -94,7 +94,7 @@ TEST(FileSystem, DurableReplaceSurvivesAPowerCutAtEveryCall) {
 }
 
 TEST(FileSystem, ReplacesALinkAndNeverFollowsIt) {
-  TempFolder folder;
+  TemporaryFolder folder;
   FileSystem& fs = system_file_system();
   std::ofstream(folder / "victim") << "precious";
   std::filesystem::create_symlink(folder / "victim", folder / "config.toml");
@@ -118,7 +118,7 @@ TEST(FileSystem, AFullDiskIsReportedWithBytesNeeded) {
 }
 
 TEST(FileSystem, ReadFileRefusesWhatIsNotAPlainFile) {
-  TempFolder folder;
+  TemporaryFolder folder;
   FileSystem& fs = system_file_system();
   std::ofstream(folder / "ten") << "0123456789";
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
@@ -140,7 +140,7 @@ TEST(FileSystem, AFileThatShrinksWhileItIsReadIsAnError) {
   class Shrinking final : public FileSystem {
     std::int64_t read_at(int, void*, std::size_t, std::int64_t) override { return 0; }
   } fs;
-  TempFolder folder;
+  TemporaryFolder folder;
   std::ofstream(folder / "f") << "0123456789";
   EXPECT_THAT(error_of(ErrorKind::kInput, [&] { read_file(fs, folder / "f", 10, ErrorKind::kInput); }),
               HasSubstr("ends early"));
@@ -150,13 +150,13 @@ TEST(FileSystem, AWriteThatTakesNothingDoesNotLoopForEver) {
   class Stuck final : public FileSystem {
     std::int64_t write(int, const void*, std::size_t) override { return 0; }
   } fs;
-  TempFolder folder;
+  TemporaryFolder folder;
   error_of(ErrorKind::kOutput, [&] { durable_replace(fs, folder / "f", as_byte_span("x")); });
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(FileSystem, RemoveTreeRemovesLinksAndNotTheirTargets) {
-  TempFolder folder;
+  TemporaryFolder folder;
   FileSystem& fs = system_file_system();
   std::filesystem::create_directories(folder / "a/b/c");
   std::filesystem::create_directory(folder / "outside");
@@ -170,7 +170,7 @@ TEST(FileSystem, RemoveTreeRemovesLinksAndNotTheirTargets) {
 }
 
 TEST(FileSystem, AReadOnlyFolderIsAnOutputError) {
-  TempFolder folder;
+  TemporaryFolder folder;
   std::filesystem::create_directory(folder / "closed");
   std::filesystem::permissions(folder / "closed",
                                std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);

@@ -12,14 +12,14 @@
 #include <thread>
 
 #include "tests/support/fault_file_system.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace cohort {
 namespace {
 
-using testing::FaultFileSystem;
+using test::FaultFileSystem;
+using test::TemporaryFolder;
 using ::testing::HasSubstr;
-using testing::TempFolder;
 
 std::optional<Error> take_lock(FileSystem& fs, const std::string& folder) {
   try {
@@ -31,7 +31,7 @@ std::optional<Error> take_lock(FileSystem& fs, const std::string& folder) {
 }
 
 TEST(RunLock, TheSecondOpenerIsToldWhoHoldsIt) {
-  TempFolder run;
+  TemporaryFolder run;
   FileSystem& fs = system_file_system();
   {
     const RunLock lock(fs, run.path());
@@ -50,7 +50,7 @@ TEST(RunLock, TheSecondOpenerIsToldWhoHoldsIt) {
 }
 
 TEST(RunLock, TheKernelDropsTheLockOfAKilledProcess) {
-  TempFolder run;
+  TemporaryFolder run;
   int ready[2];
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
@@ -74,7 +74,7 @@ TEST(RunLock, TheKernelDropsTheLockOfAKilledProcess) {
 
 TEST(RunLock, OfManyRacersExactlyOneWins) {
   for (int round = 0; round < 50; ++round) {
-    TempFolder run;
+    TemporaryFolder run;
     int start[2];
     ASSERT_EQ(::pipe(start), 0);
     std::vector<pid_t> children;
@@ -113,7 +113,7 @@ TEST(RunLock, OfManyRacersExactlyOneWins) {
 }
 
 TEST(RunLock, FaultsAndBadFoldersAreOutputErrors) {
-  TempFolder run;
+  TemporaryFolder run;
   std::ofstream(run / "file") << "x";
   std::filesystem::create_directory(run / "linked");
   std::filesystem::create_symlink(run / "file", run / "linked/.lock");

@@ -14,7 +14,7 @@
 
 #include "core/checksum.h"
 #include "core/safetensors_header.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace cohort {
 namespace {
@@ -387,7 +387,7 @@ TEST(Safetensors, RefusesNonFiniteValuesOnRequest) {
 }
 
 TEST(Safetensors, ReadsFilesAndReportsTheCallersKind) {
-  testing::TempFolder folder;
+  test::TemporaryFolder folder;
   const auto values = counting<float>(5);
   const TensorView tensor = view_of("w", FileDType::kF32, {5}, values);
   const auto bytes = serialize_safetensors({&tensor, 1}, {{"cohort.version", "1"}});

@@ -8,7 +8,7 @@
 
 #include "core/checkpoint_store.h"
 
-namespace cohort::testing {
+namespace cohort::test {
 
 inline std::vector<std::byte> sample_bytes(std::int64_t step, int which) {
   std::mt19937_64 random(static_cast<std::uint64_t>(step) * 10 + static_cast<std::uint64_t>(which));
@@ -63,4 +63,4 @@ inline int leftovers(FileSystem& fs, const std::string& folder) {
   return count;
 }
 
-}  // namespace cohort::testing
+}  // namespace cohort::test

@@ -10,7 +10,7 @@
 
 #include "core/file_system.h"
 
-namespace cohort::testing {
+namespace cohort::test {
 
 struct Crash {};  // not an Error: no handler of the code under test may catch it
 
@@ -132,4 +132,4 @@ class FaultFileSystem final : public FileSystem {
   bool synced_after_failure_ = false;
 };
 
-}  // namespace cohort::testing
+}  // namespace cohort::test

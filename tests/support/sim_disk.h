@@ -17,7 +17,7 @@
 
 #include "core/file_system.h"
 
-namespace cohort::testing {
+namespace cohort::test {
 
 class SimDisk : public FileSystem {
  public:
@@ -265,4 +265,4 @@ class SimDisk : public FileSystem {
   int last_fd_ = 0;
 };
 
-}  // namespace cohort::testing
+}  // namespace cohort::test
