@@ -117,7 +117,7 @@ TEST(RunLock, FaultsAndBadFoldersAreOutputErrors) {
   std::ofstream(run / "file") << "x";
   std::filesystem::create_directory(run / "linked");
   std::filesystem::create_symlink(run / "file", run / "linked/.lock");
-  for (const std::string& folder : {run / "none", run / "file", run / "linked"}) {
+  for (const std::filesystem::path& folder : {run / "none", run / "file", run / "linked"}) {
     const auto error = take_lock(system_file_system(), folder);
     ASSERT_TRUE(error.has_value()) << folder;
     EXPECT_EQ(error->kind(), ErrorKind::kOutput);

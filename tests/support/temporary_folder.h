@@ -1,4 +1,4 @@
-// A fresh folder that disappears with the object; in memory where there is /dev/shm, so that fsync costs nothing.
+// A fresh folder that disappears with the object; in memory where there is /dev/shm (fsync is free there).
 #pragma once
 
 #include <unistd.h>

@@ -13,7 +13,7 @@ namespace {
 TEST(ConfigFuzz, CorpusReplays) {
   int count = 0;
   for (const auto& entry :
-       std::filesystem::directory_iterator(COHORT_SOURCE_DIR "/tests/fuzz/config_corpus")) {
+       std::filesystem::directory_iterator(COHORT_SOURCE_DIR "/tests/fuzz/corpus/config")) {
     std::ifstream file(entry.path(), std::ios::binary);
     std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     // Every prefix too: a file cut short anywhere.
