@@ -10,6 +10,10 @@
 // F(4x4): its matrices hold only 0, +-1 and +-1/2, so that small integers stay exact and f32 rounding errors
 // stay those of a direct sum within a factor of about 2, while F(4x4) loses more than a digit.
 //
+// bf16: the transformed values are rounded to bf16 once more before they are multiplied (sums stay f32). That
+// costs about the error of one more rounding of the operands, which the direct sum of exact products does not
+// have.
+//
 // A tile block of the input is transformed, multiplied and transformed back while it stays in the core's L2;
 // nothing but activations and the transformed filters is read from or written to memory. Every output is
 // formed by one thread in one order. NaN and infinity reach all four outputs of a tile.

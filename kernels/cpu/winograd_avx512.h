@@ -27,6 +27,8 @@ namespace cohort::kernels::winograd {
 inline constexpr int kLanes = 16;
 inline constexpr int kPoints = 16;  // of the transformed 4x4 tile
 
+using WordAlias = std::int32_t __attribute__((may_alias, aligned(2)));
+
 COHORT_AVX512_INLINE __m512 load(const float* p) {
   return _mm512_loadu_ps(p);
 }
@@ -37,14 +39,38 @@ COHORT_AVX512_INLINE __m512 load(const bf16* p) {
 COHORT_AVX512_INLINE void store(float* p, __m512 v) {
   _mm512_storeu_ps(p, v);
 }
+// To nearest even; values below the normal range become zero.
 COHORT_AVX512_INLINE void store(bf16* p, __m512 v) {
-  // bf16(float) lane by lane: to nearest even, NaN stays NaN.
-  const __m512i u = _mm512_castps_si512(v);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-  const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
-  const __m512i bits = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(v)));
+}
+
+// 16 pairs (first, second) as the 32-bit words that one product instruction takes.
+COHORT_AVX512_INLINE void store_pairs(bf16* p, __m512 first, __m512 second) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                                         22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i both = __m512i(_mm512_cvtne2ps_pbh(second, first));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, both));
+}
+
+// sum + left * right: per lane one product of floats, or two of a pair of bf16.
+COHORT_AVX512_INLINE __m512 multiply_add(const float*, __m512 left, __m512 right, __m512 sum) {
+  return _mm512_fmadd_ps(left, right, sum);
+}
+COHORT_AVX512_INLINE __m512 multiply_add(const bf16*, __m512 left, __m512 right, __m512 sum) {
+  return _mm512_dpbf16_ps(sum, __m512bh(left), __m512bh(right));
+}
+
+// Values of T in one 32-bit word.
+template <class T>
+inline constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
+
+template <class T>
+COHORT_AVX512_INLINE __m512 load_words(const T* p) {
+  return _mm512_loadu_ps(p);
+}
+template <class T>
+COHORT_AVX512_INLINE __m512 broadcast_word(const T* p) {
+  return _mm512_castsi512_ps(_mm512_set1_epi32(*reinterpret_cast<const WordAlias*>(p)));
 }
 
 // A plane of pixels, channels innermost, that reads as zero outside.
@@ -54,10 +80,11 @@ struct Pixels {
   std::int64_t h, w, c;
 };
 
-// Where the 16 points of a row of tiles go: point i of tile t and channel c at data[i * plane + t * c_count +
-// c].
+// Where the 16 points of a row of tiles are: point i of tile t and channel c at data[i * plane + t * channels
+// + c]. In pairs of tiles: at data[i * plane + (t / 2 * channels + c) * 2 + t % 2].
+template <class T>
 struct Points {
-  float* data;
+  T* data;
   std::int64_t plane;
 };
 
@@ -80,7 +107,7 @@ COHORT_AVX512_INLINE void column_of_input(const Pixels<T>& x, std::int64_t row, 
 // two columns, which are transformed once.
 template <class T>
 COHORT_AVX512 void transform_input(const Pixels<T>& x, std::int64_t row, std::int64_t column,
-                                   std::int64_t count, const Points& v) {
+                                   std::int64_t count, const Points<T>& v) {
   for (std::int64_t c = 0; c < x.c; c += kLanes) {
     __m512 p0[4], p1[4], p2[4], p3[4];
     column_of_input(x, row, column, c, p0);
@@ -88,7 +115,7 @@ COHORT_AVX512 void transform_input(const Pixels<T>& x, std::int64_t row, std::in
     for (std::int64_t i = 0; i < count; ++i) {
       column_of_input(x, row, column + 2 * i + 2, c, p2);
       column_of_input(x, row, column + 2 * i + 3, c, p3);
-      float* out = v.data + i * x.c + c;
+      T* out = v.data + i * x.c + c;
       for (int r = 0; r < 4; ++r, out += 4 * v.plane) {
         store(out, _mm512_sub_ps(p0[r], p2[r]));
         store(out + v.plane, _mm512_add_ps(p1[r], p2[r]));
@@ -101,29 +128,88 @@ COHORT_AVX512 void transform_input(const Pixels<T>& x, std::int64_t row, std::in
   }
 }
 
+// The same of `count` tiles, an even number, in pairs of tiles.
+COHORT_AVX512 inline void transform_input_pairs(const Pixels<bf16>& x, std::int64_t row, std::int64_t column,
+                                                std::int64_t count, const Points<bf16>& v) {
+  for (std::int64_t c = 0; c < x.c; c += kLanes) {
+    __m512 p0[4], p1[4], p2[4], p3[4], p4[4], p5[4];
+    column_of_input(x, row, column, c, p0);
+    column_of_input(x, row, column + 1, c, p1);
+    for (std::int64_t i = 0; i < count; i += 2) {
+      column_of_input(x, row, column + 2 * i + 2, c, p2);
+      column_of_input(x, row, column + 2 * i + 3, c, p3);
+      column_of_input(x, row, column + 2 * i + 4, c, p4);
+      column_of_input(x, row, column + 2 * i + 5, c, p5);
+      bf16* out = v.data + i * x.c + 2 * c;
+      for (int r = 0; r < 4; ++r, out += 4 * v.plane) {
+        store_pairs(out, _mm512_sub_ps(p0[r], p2[r]), _mm512_sub_ps(p2[r], p4[r]));
+        store_pairs(out + v.plane, _mm512_add_ps(p1[r], p2[r]), _mm512_add_ps(p3[r], p4[r]));
+        store_pairs(out + 2 * v.plane, _mm512_sub_ps(p2[r], p1[r]), _mm512_sub_ps(p4[r], p3[r]));
+        store_pairs(out + 3 * v.plane, _mm512_sub_ps(p1[r], p3[r]), _mm512_sub_ps(p3[r], p5[r]));
+        p0[r] = p4[r];
+        p1[r] = p5[r];
+      }
+    }
+  }
+}
+
+// A dY of one tile of 2x2 gradients, which may reach over the edge: columns `left` and `right`.
+template <class T>
+COHORT_AVX512_INLINE void columns_of_grad(const Pixels<T>& y, std::int64_t row, std::int64_t column,
+                                          std::int64_t k, __m512 left[4], __m512 right[4]) {
+  const T* const p = y.data + (row * y.w + column) * y.c + k;
+  const bool second_row = row + 1 < y.h;
+  const bool first_column = column < y.w;
+  const bool second_column = column + 1 < y.w;
+  const __m512 zero = _mm512_setzero_ps();
+  const __m512 y00 = first_column ? load(p) : zero;
+  const __m512 y01 = second_column ? load(p + y.c) : zero;
+  const __m512 y10 = second_row && first_column ? load(p + y.w * y.c) : zero;
+  const __m512 y11 = second_row && second_column ? load(p + (y.w + 1) * y.c) : zero;
+  left[0] = y00;
+  left[1] = _mm512_add_ps(y00, y10);
+  left[2] = _mm512_sub_ps(y00, y10);
+  left[3] = y10;
+  right[0] = y01;
+  right[1] = _mm512_add_ps(y01, y11);
+  right[2] = _mm512_sub_ps(y01, y11);
+  right[3] = y11;
+}
+
 // A dY A^T of `count` tiles of 2x2 gradients. The last row and column are stored without their minus sign,
 // which transform_grad_weight puts back.
 template <class T>
 COHORT_AVX512 void transform_grad_output(const Pixels<T>& y, std::int64_t row, std::int64_t column,
-                                         std::int64_t count, const Points& z) {
-  const bool second_row = row + 1 < y.h;
+                                         std::int64_t count, const Points<T>& z) {
   for (std::int64_t k = 0; k < y.c; k += kLanes) {
     for (std::int64_t i = 0; i < count; ++i) {
-      const T* const p = y.data + (row * y.w + column + 2 * i) * y.c + k;
-      const bool second_column = column + 2 * i + 1 < y.w;
-      const __m512 zero = _mm512_setzero_ps();
-      const __m512 y00 = load(p);
-      const __m512 y01 = second_column ? load(p + y.c) : zero;
-      const __m512 y10 = second_row ? load(p + y.w * y.c) : zero;
-      const __m512 y11 = second_row && second_column ? load(p + (y.w + 1) * y.c) : zero;
-      const __m512 left[4] = {y00, _mm512_add_ps(y00, y10), _mm512_sub_ps(y00, y10), y10};
-      const __m512 right[4] = {y01, _mm512_add_ps(y01, y11), _mm512_sub_ps(y01, y11), y11};
-      float* out = z.data + i * y.c + k;
+      __m512 left[4], right[4];
+      columns_of_grad(y, row, column + 2 * i, k, left, right);
+      T* out = z.data + i * y.c + k;
       for (int r = 0; r < 4; ++r, out += 4 * z.plane) {
         store(out, left[r]);
         store(out + z.plane, _mm512_add_ps(left[r], right[r]));
         store(out + 2 * z.plane, _mm512_sub_ps(left[r], right[r]));
         store(out + 3 * z.plane, right[r]);
+      }
+    }
+  }
+}
+
+COHORT_AVX512 inline void transform_grad_output_pairs(const Pixels<bf16>& y, std::int64_t row,
+                                                      std::int64_t column, std::int64_t count,
+                                                      const Points<bf16>& z) {
+  for (std::int64_t k = 0; k < y.c; k += kLanes) {
+    for (std::int64_t i = 0; i < count; i += 2) {
+      __m512 a[4], b[4], c[4], d[4];
+      columns_of_grad(y, row, column + 2 * i, k, a, b);
+      columns_of_grad(y, row, column + 2 * i + 2, k, c, d);
+      bf16* out = z.data + i * y.c + 2 * k;
+      for (int r = 0; r < 4; ++r, out += 4 * z.plane) {
+        store_pairs(out, a[r], c[r]);
+        store_pairs(out + z.plane, _mm512_add_ps(a[r], b[r]), _mm512_add_ps(c[r], d[r]));
+        store_pairs(out + 2 * z.plane, _mm512_sub_ps(a[r], b[r]), _mm512_sub_ps(c[r], d[r]));
+        store_pairs(out + 3 * z.plane, b[r], d[r]);
       }
     }
   }
@@ -149,8 +235,8 @@ COHORT_AVX512_INLINE void put(const Target<T>& y, std::int64_t row, std::int64_t
 
 // A^T M A of `count` tiles next to each other, written (or added) to 2x2 outputs from (row, column) on.
 template <class T>
-COHORT_AVX512 void transform_output(const Points& m, std::int64_t count, const Target<T>& y, std::int64_t row,
-                                    std::int64_t column) {
+COHORT_AVX512 void transform_output(const Points<float>& m, std::int64_t count, const Target<T>& y,
+                                    std::int64_t row, std::int64_t column) {
   for (std::int64_t i = 0; i < count; ++i) {
     for (std::int64_t k = 0; k < y.k; k += kLanes) {
       const float* in = m.data + i * y.k + k;
@@ -170,8 +256,8 @@ COHORT_AVX512 void transform_output(const Points& m, std::int64_t count, const T
   }
 }
 
-// G g G^T of 16 filters, lane by lane: g holds 9 taps of 16 lanes, u gets 16 points at distance `plane`.
-COHORT_AVX512 inline void transform_filters(const float* g, float* u, std::int64_t plane) {
+// G g G^T of 16 filters, lane by lane: g holds 9 taps of 16 lanes, u gets 16 points.
+COHORT_AVX512_INLINE void transform_filters(const float* g, __m512 u[kPoints]) {
   const __m512 half = _mm512_set1_ps(0.5F);
   __m512 rows[4][3];
   for (int s = 0; s < 3; ++s) {
@@ -184,13 +270,26 @@ COHORT_AVX512 inline void transform_filters(const float* g, float* u, std::int64
     rows[2][s] = _mm512_mul_ps(half, _mm512_sub_ps(outer, g1));
     rows[3][s] = g2;
   }
-  for (int r = 0; r < 4; ++r, u += 4 * plane) {
+  for (int r = 0; r < 4; ++r, u += 4) {
     const __m512 outer = _mm512_add_ps(rows[r][0], rows[r][2]);
-    store(u, rows[r][0]);
-    store(u + plane, _mm512_mul_ps(half, _mm512_add_ps(outer, rows[r][1])));
-    store(u + 2 * plane, _mm512_mul_ps(half, _mm512_sub_ps(outer, rows[r][1])));
-    store(u + 3 * plane, rows[r][2]);
+    u[0] = rows[r][0];
+    u[1] = _mm512_mul_ps(half, _mm512_add_ps(outer, rows[r][1]));
+    u[2] = _mm512_mul_ps(half, _mm512_sub_ps(outer, rows[r][1]));
+    u[3] = rows[r][2];
   }
+}
+
+// For one input channel in f32, for a pair of them in bf16: `taps` holds 9 * 16 floats of each.
+COHORT_AVX512 inline void put_filters(const float* taps, float* u, std::int64_t plane) {
+  __m512 points[kPoints];
+  transform_filters(taps, points);
+  for (int i = 0; i < kPoints; ++i) store(u + i * plane, points[i]);
+}
+COHORT_AVX512 inline void put_filters(const float* taps, bf16* u, std::int64_t plane) {
+  __m512 first[kPoints], second[kPoints];
+  transform_filters(taps, first);
+  transform_filters(taps + 9 * kLanes, second);
+  for (int i = 0; i < kPoints; ++i) store_pairs(u + i * plane, first[i], second[i]);
 }
 
 // G^T dU G of one filter and 16 input channels, from the sum of `count` partial dU in order; dg gets the 9
@@ -224,39 +323,38 @@ COHORT_AVX512 inline void transform_grad_weight(const float* du, std::int64_t pl
   }
 }
 
-// out (kRows, kVectors * 16) = a (kRows, depth) b (depth, kVectors * 16); kDepth is depth when known at
-// compile time.
-template <int kRows, int kVectors, int kDepth>
-COHORT_AVX512 void product(const float* a, const float* b, std::int64_t depth, float* out,
-                           std::int64_t out_stride) {
+// out (kRows, kVectors * 16) = a (kRows, depth) b (depth, kVectors * 16), where b holds kPerWord values of
+// the depth together; kDepth is depth when known at compile time.
+template <class T, int kRows, int kVectors, int kDepth>
+COHORT_AVX512 void product(const T* a, const T* b, std::int64_t depth, float* out, std::int64_t out_stride) {
   const std::int64_t n = kDepth != 0 ? kDepth : depth;
   __m512 sums[kRows][kVectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_ps();
   }
-  for (std::int64_t p = 0; p < n; ++p, b += kVectors * kLanes) {
+  for (std::int64_t p = 0; p < n; p += kPerWord<T>, b += kVectors * kLanes * kPerWord<T>) {
     __m512 right[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * kLanes);
-#pragma GCC unroll 24
+    for (int v = 0; v < kVectors; ++v) right[v] = load_words(b + v * kLanes * kPerWord<T>);
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const __m512 left = _mm512_set1_ps(a[r * n + p]);
+      const __m512 left = broadcast_word(a + r * n + p);
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_fmadd_ps(left, right[v], sums[r][v]);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = multiply_add(a, left, right[v], sums[r][v]);
     }
   }
-#pragma GCC unroll 24
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) store(out + r * out_stride + v * kLanes, sums[r][v]);
   }
 }
 
-// sum (kRows, kVectors * 16) (+)= z^T v over `count` tiles: z (count, z_stride), v (count, v_stride).
-template <int kRows, int kVectors>
-COHORT_AVX512 void outer_product(const float* z, std::int64_t z_stride, const float* v, std::int64_t v_stride,
+// sum (kRows, kVectors * 16) (+)= z^T v over `count` words of tiles: z (count, z_words), v (count, v_words).
+template <class T, int kRows, int kVectors>
+COHORT_AVX512 void outer_product(const T* z, std::int64_t z_words, const T* v, std::int64_t v_words,
                                  std::int64_t count, float* sum, std::int64_t sum_stride, bool add) {
   __m512 sums[kRows][kVectors];
 #pragma GCC unroll 16
@@ -266,15 +364,15 @@ COHORT_AVX512 void outer_product(const float* z, std::int64_t z_stride, const fl
       sums[r][j] = add ? load(sum + r * sum_stride + j * kLanes) : _mm512_setzero_ps();
     }
   }
-  for (std::int64_t t = 0; t < count; ++t, z += z_stride, v += v_stride) {
+  for (std::int64_t t = 0; t < count; ++t, z += z_words * kPerWord<T>, v += v_words * kPerWord<T>) {
     __m512 right[kVectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) right[j] = load(v + j * kLanes);
+    for (int j = 0; j < kVectors; ++j) right[j] = load_words(v + j * kLanes * kPerWord<T>);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const __m512 left = _mm512_set1_ps(z[r]);
+      const __m512 left = broadcast_word(z + r * kPerWord<T>);
 #pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) sums[r][j] = _mm512_fmadd_ps(left, right[j], sums[r][j]);
+      for (int j = 0; j < kVectors; ++j) sums[r][j] = multiply_add(z, left, right[j], sums[r][j]);
     }
   }
 #pragma GCC unroll 16
