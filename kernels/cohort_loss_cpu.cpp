@@ -174,15 +174,12 @@ A softmax(const T* z, std::int64_t classes, std::int64_t padded, A inv_t, bool f
   return 0;
 }
 
-// sum_c p_c (log_p_c - log_q_c)
+// sum_c p_c (log_p_c - log_q_c). Logarithms are clamped to finite numbers, so p_c = 0 contributes 0.
 template <class A>
 A kl_divergence(const A* p, const A* log_p, const A* log_q, std::int64_t padded) {
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (std::int64_t c = 0; c < padded; ++c) {
-    const A term = p[c] * (log_p[c] - log_q[c]);
-    sum += p[c] == 0 ? A{0} : term;
-  }
+  for (std::int64_t c = 0; c < padded; ++c) sum += p[c] * (log_p[c] - log_q[c]);
   return sum;
 }
 
@@ -437,8 +434,7 @@ class RowLoss {
     A* grad = row_.grad;
 #pragma omp simd
     for (std::int64_t c = 0; c < plan_.padded; ++c) {
-      const A term = k_grad * q[c] * ((log_q[c] - log_student[c]) - kl);
-      grad[c] += q[c] == 0 ? A{0} : term;
+      grad[c] += k_grad * q[c] * ((log_q[c] - log_student[c]) - kl);
     }
   }
 

@@ -445,6 +445,25 @@ TEST(CohortLossEdge, LabelsOutOfRangeAreNaNAndWrong) {
     }
     c.share_target(TargetRule::kMinLogit, 1);
     EXPECT_TRUE(std::isnan(c.run().target[3]));
+    // Where CE has weight 0 the label does not matter.
+    c.share_target(TargetRule::kNone, 0);
+    c.ce_weight[0] = 0;
+    c.w(0, 1) = 1;
+    const auto taught = c.run();
+    EXPECT_NEAR(taught.loss[0], 0.663124, 1e-5);
+    for (const float g : taught.grad[0]) EXPECT_TRUE(std::isfinite(g));
+  }
+}
+
+// The minimum over members would drop a NaN: it must reach the target of its row, and of no other.
+TEST(CohortLossEdge, MinLogitCarriesNaN) {
+  auto c = golden_case<float>(2);
+  c.logits[1][2] = kNaN;
+  c.share_target(TargetRule::kMinLogit, 1);
+  const auto r = c.run();
+  for (std::size_t k = 0; k < 3; ++k) {
+    EXPECT_TRUE(std::isnan(r.target[k]) && std::isnan(r.grad[0][k]));
+    EXPECT_TRUE(std::isfinite(r.target[3 + k]) && std::isfinite(r.grad[0][3 + k]));
   }
 }
 
