@@ -297,7 +297,7 @@ Checkpoint CheckpointStore::load(std::int64_t step) {
 Checkpoint CheckpointStore::latest() {
   std::vector<std::int64_t> candidates = steps();
   std::string problems;
-  for (int attempt = 0; attempt < 3; ++attempt) {
+  for (int attempt = 0; attempt < 10; ++attempt) {
     problems.clear();
     for (auto step = candidates.rbegin(); step != candidates.rend(); ++step) {
       try {
@@ -322,17 +322,27 @@ Checkpoint CheckpointStore::latest() {
 }
 
 Checkpoint CheckpointStore::best() {
-  std::string target;
-  const int code = fs_.read_link(path_of("best"), target);
-  if (code < 0) throw_file_error(fs_, ErrorKind::kCheckpoint, "read the link", path_of("best"), code);
-  const auto step = parse_numbered("best", target);
-  if (!step) {
-    throw Error(
-        ErrorKind::kCheckpoint,
-        fmt::format("{} points to {}, which is not a checkpoint of this run", path_of("best"), target),
-        kDamagedHint);
+  const std::string link = path_of("best");
+  for (int attempt = 0;; ++attempt) {
+    std::string target;
+    const int code = fs_.read_link(link, target);
+    if (code < 0) throw_file_error(fs_, ErrorKind::kCheckpoint, "read the link", link, code);
+    const auto step = parse_numbered("best", target);
+    if (!step) {
+      throw Error(ErrorKind::kCheckpoint,
+                  fmt::format("{} points to {}, which is not a checkpoint of this run", link, target),
+                  kDamagedHint);
+    }
+    try {
+      return load_folder(target, *step);
+    } catch (const NewerVersion&) {
+      throw;
+    } catch (const Error&) {
+      // A run that saves beside this reader may have replaced it in between.
+      std::string now;
+      if (attempt >= 10 || fs_.read_link(link, now) < 0 || now == target) throw;
+    }
   }
-  return load_folder(target, *step);
 }
 
 }  // namespace cohort

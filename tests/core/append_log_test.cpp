@@ -2,16 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <random>
 #include <thread>
 
+#include "tests/support/child_process.h"
 #include "tests/support/fault_file_system.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/temporary_folder.h"
@@ -166,18 +164,13 @@ TEST_F(AppendLogTest, APowerCutKeepsWhatAMarkPromised) {
 TEST_F(AppendLogTest, SigkillLeavesWholeLinesInOrder) {
   std::mt19937_64 random(9);
   for (int round = 0; round < 20; ++round) {
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
+    test::ChildProcess child([&] {
       AppendLog log(fs_, path_);
       const int begin = static_cast<int>(read_log_lines(fs_, path_).size());
       for (int i = begin;; ++i) log.append(line_of(i));
-    }
+    });
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 3000));
-    ASSERT_EQ(::kill(child, SIGKILL), 0);
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status));
+    ASSERT_TRUE(child.kill()) << "the child ended by itself";
     if (!std::filesystem::exists(path_)) continue;
     const auto now = lines();
     ASSERT_EQ(now, first_lines(static_cast<int>(now.size())));

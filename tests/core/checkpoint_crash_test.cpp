@@ -2,7 +2,7 @@
 // checkpoints are saved. The oracle each time: what was acknowledged is there and whole, nothing half is
 // taken for whole, and the next run goes on.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -13,6 +13,7 @@
 
 #include "core/checkpoint_store.h"
 #include "tests/support/checkpoint_samples.h"
+#include "tests/support/child_process.h"
 #include "tests/support/fault_file_system.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/temporary_folder.h"
@@ -183,27 +184,18 @@ TEST(CheckpointCrash, SigkillOfARealProcessAtRandomTimes) {
   for (int round = 0; round < 60; ++round) {
     int ends[2];
     ASSERT_EQ(::pipe(ends), 0);
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
+    test::ChildProcess child([&] {
       ::close(ends[0]);
-      try {
-        CheckpointStore store(system_file_system(), folder, CheckpointAccess::kWrite);
-        for (std::int64_t step = newest + 1;; ++step) {
-          store.save(step, SampleCheckpoint(step).files());
-          if (step % 3 == 0) store.save_best(step, SampleCheckpoint(step).files());
-          if (::write(ends[1], &step, sizeof(step)) != sizeof(step)) ::_exit(2);
-        }
-      } catch (...) {
-        ::_exit(3);
+      CheckpointStore store(system_file_system(), folder, CheckpointAccess::kWrite);
+      for (std::int64_t step = newest + 1;; ++step) {
+        store.save(step, SampleCheckpoint(step).files());
+        if (step % 3 == 0) store.save_best(step, SampleCheckpoint(step).files());
+        if (::write(ends[1], &step, sizeof(step)) != sizeof(step)) return;
       }
-    }
+    });
     ::close(ends[1]);
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 6000));
-    ASSERT_EQ(::kill(child, SIGKILL), 0);
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status)) << "the child ended by itself, status " << status;
+    ASSERT_TRUE(child.kill()) << "the child ended by itself";
     for (std::int64_t step = 0; ::read(ends[0], &step, sizeof(step)) == sizeof(step);) newest = step;
     ::close(ends[0]);
     CheckpointStore store(system_file_system(), folder, CheckpointAccess::kRead);
@@ -220,6 +212,53 @@ TEST(CheckpointCrash, SigkillOfARealProcessAtRandomTimes) {
     newest = latest.step;
   }
   EXPECT_GT(newest, 60);
+}
+
+// A reader beside a run that saves as fast as it can: pruned folders vanish under it, yet it always gets a
+// whole one.
+TEST(CheckpointCrash, ReadersBesideARunAlwaysFindAWholeCheckpoint) {
+  Scene scene;
+  test::ChildProcess child([&] {
+    CheckpointStore store(system_file_system(), scene.folder, CheckpointAccess::kWrite);
+    for (std::int64_t step = 3;; ++step) {
+      store.save(step, SampleCheckpoint(step).files());
+      store.save_best(step, SampleCheckpoint(step).files());
+    }
+  });
+  CheckpointStore reader(system_file_system(), scene.folder, CheckpointAccess::kRead);
+  std::int64_t last = 0, best = 0;
+  for (int i = 0; i < 400; ++i) {
+    const Checkpoint latest = reader.latest();
+    ASSERT_TRUE(is_sample(latest));
+    ASSERT_GE(latest.step, last - 1);  // the newest may have been pruned after the list was made
+    last = std::max(last, latest.step);
+    const Checkpoint now = reader.best();
+    ASSERT_TRUE(is_sample(now));
+    ASSERT_GE(now.step, best);
+    best = now.step;
+  }
+  EXPECT_GT(last, 2);
+  EXPECT_TRUE(child.kill()) << "the child ended by itself";
+}
+
+// The kernel itself cuts a write short and then refuses the rest, as a full disk does.
+TEST(CheckpointCrash, ARealShortWriteThenARefusal) {
+  Scene scene;
+  test::ChildProcess child([&] {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit = {1000, 1000};
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(1);
+    try {
+      open_and_save(system_file_system(), scene.folder, 3);
+    } catch (const Error& error) {
+      ::_exit(error.exit_code());
+    }
+  });
+  const int status = child.wait();
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), static_cast<int>(ErrorKind::kOutput));
+  EXPECT_EQ(leftovers(system_file_system(), scene.folder), 0);
+  scene.expect_sound(2);
 }
 
 // --- power cuts

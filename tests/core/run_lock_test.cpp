@@ -5,12 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <thread>
 
+#include "tests/support/child_process.h"
 #include "tests/support/fault_file_system.h"
 #include "tests/support/temporary_folder.h"
 
@@ -53,20 +53,17 @@ TEST(RunLock, TheKernelDropsTheLockOfAKilledProcess) {
   TemporaryFolder run;
   int ready[2];
   ASSERT_EQ(::pipe(ready), 0);
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
+  test::ChildProcess child([&] {
     const RunLock lock(system_file_system(), run.path());
-    if (::write(ready[1], "x", 1) != 1) ::_exit(1);
+    if (::write(ready[1], "x", 1) != 1) return;
     for (;;) ::pause();
-  }
+  });
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
   const auto busy = take_lock(system_file_system(), run.path());
   ASSERT_TRUE(busy.has_value());
-  EXPECT_THAT(busy->what(), HasSubstr("pid " + std::to_string(child)));
-  ASSERT_EQ(::kill(child, SIGKILL), 0);
-  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_THAT(busy->what(), HasSubstr("pid " + std::to_string(child.pid())));
+  ASSERT_TRUE(child.kill());
   EXPECT_FALSE(take_lock(system_file_system(), run.path()).has_value());
   ::close(ready[0]);
   ::close(ready[1]);
