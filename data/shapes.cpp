@@ -79,10 +79,11 @@ ClassRule class_rule(int label, int num_classes) {
   return rule;
 }
 
-Surface draw_surface(Rng& rng, float low_frequency, float high_frequency) {
+Surface draw_surface(Rng& rng, float low_frequency, float high_frequency, float low_value = 0.25F,
+                     float high_value = 1.0F) {
   Surface surface;
   const float hue = rng.uniform();
-  const float value = rng.uniform(0.25F, 1.0F);
+  const float value = rng.uniform(low_value, high_value);
   surface.first = from_hsv(hue, rng.uniform(0.15F, 0.85F), value);
   // The second colour is darker or lighter and has a hue of its own, near or far.
   const float other = value > 0.6F ? value * rng.uniform(0.3F, 0.7F) : value + rng.uniform(0.25F, 0.5F);
@@ -123,11 +124,13 @@ struct Figure {
 
 Figure draw_figure(Rng& rng) {
   Figure figure;
-  figure.centre = {rng.uniform(-0.36F, 0.36F), rng.uniform(-0.36F, 0.36F)};
-  figure.radius = rng.uniform(0.45F, 0.72F);
+  figure.centre = {rng.uniform(-0.28F, 0.28F), rng.uniform(-0.28F, 0.28F)};
+  figure.radius = rng.uniform(0.55F, 0.8F);
   figure.stretch = std::exp(rng.uniform(-0.15F, 0.15F));
-  figure.turn = Turn(rng.uniform(-0.9F, 0.9F));
-  figure.surface = draw_surface(rng, 0.9F, 1.7F);
+  figure.turn = Turn(rng.uniform(-0.6F, 0.6F));
+  figure.surface = draw_surface(rng, 0.9F, 1.7F, 0.55F, 1.0F);
+  // The outline, not the pattern, is the strongest edge of most figures.
+  figure.surface.second = mix(figure.surface.first, figure.surface.second, rng.uniform(0.3F, 0.9F));
   return figure;
 }
 
@@ -135,7 +138,7 @@ Figure draw_fragment(Rng& rng) {
   Figure figure;
   figure.outline = static_cast<int>(rng.below(kNumOutlines));
   figure.centre = {rng.uniform(-1.0F, 1.0F), rng.uniform(-1.0F, 1.0F)};
-  figure.radius = rng.uniform(0.16F, 0.36F);
+  figure.radius = rng.uniform(0.14F, 0.32F);
   figure.turn = Turn(rng.uniform(-kPi, kPi));
   figure.surface = draw_surface(rng, 0.8F, 1.5F);
   figure.fragment = true;
@@ -145,7 +148,7 @@ Figure draw_fragment(Rng& rng) {
 
 // Everything about one image.
 struct Scene {
-  static constexpr int kMaxFragments = 5;
+  static constexpr int kMaxFragments = 4;
   std::array<Surface, 2> ground;
   float ground_scale = 1.0F, ground_bias = 0.0F;
   std::uint32_t ground_seed = 0;
@@ -178,28 +181,28 @@ void apply_rule(const ClassRule& rule, Rng& rng, Figure& figure) {
 Scene draw_scene(Rng& rng, const ClassRule& rule) {
   Scene scene;
   for (Surface& ground : scene.ground) {
-    ground = draw_surface(rng, 1.2F, 3.2F);
-    ground.second = mix(ground.first, ground.second, rng.uniform(0.2F, 0.75F));
+    ground = draw_surface(rng, 1.2F, 3.2F, 0.2F, 0.75F);
+    ground.second = mix(ground.first, ground.second, rng.uniform(0.15F, 0.65F));
   }
   scene.ground_scale = rng.uniform(0.8F, 1.6F);
   scene.ground_bias = rng.uniform(-0.5F, 0.5F);
   scene.ground_seed = rng.bits();
-  scene.num_fragments = 2 + static_cast<int>(rng.below(Scene::kMaxFragments - 1));
+  scene.num_fragments = 1 + static_cast<int>(rng.below(Scene::kMaxFragments));
   for (int i = 0; i < scene.num_fragments; ++i)
     scene.fragments[static_cast<std::size_t>(i)] = draw_fragment(rng);
   // A figure that cannot be told from its ground teaches nothing: draw until the colours differ.
   const Surface& near = scene.ground[0];
   const Surface& far = scene.ground[1];
   const Colour ground = mix(mix(near.first, near.second, 0.5F), mix(far.first, far.second, 0.5F), 0.5F);
-  for (int attempt = 0; attempt < 6; ++attempt) {
+  for (int attempt = 0; attempt < 8; ++attempt) {
     scene.figure = draw_figure(rng);
     apply_rule(rule, rng, scene.figure);
-    if (contrast(mix(scene.figure.surface.first, scene.figure.surface.second, 0.5F), ground) > 0.42F) break;
+    if (contrast(mix(scene.figure.surface.first, scene.figure.surface.second, 0.5F), ground) > 0.5F) break;
   }
-  scene.occluded = rng.uniform() < 0.3F;
+  scene.occluded = rng.uniform() < 0.2F;
   scene.bar_turn = Turn(rng.uniform(-kPi, kPi));
   scene.bar_offset = scene.bar_turn(scene.figure.centre).x + rng.uniform(-0.6F, 0.6F) * scene.figure.radius;
-  scene.bar_half_width = rng.uniform(0.05F, 0.12F);
+  scene.bar_half_width = rng.uniform(0.04F, 0.1F);
   scene.bar = draw_surface(rng, 1.2F, 3.0F);
   const float light_angle = rng.uniform(-kPi, kPi);
   const float light = rng.uniform(0.05F, 0.35F);

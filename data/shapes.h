@@ -5,8 +5,9 @@
 // joins in (striped star, dotted star, ...), with more than 160 its hue as well, so any number of classes
 // works. All else varies from sample to sample: place, size, rotation, stretch, colours, pattern where it is
 // free, ground of two blended patterns, fragments of other outlines, shadow, light, an occluding bar, noise.
-// Colour statistics say nothing about the class, and no fixed template matches: a linear classifier on pixels
-// stays near chance.
+// Figures are brighter than their ground on average and never by colour alone: on ten classes a softmax on
+// colour histograms stays at chance and one on raw pixels near 28 %, while a ResNet-8 passes 45 % after four
+// short epochs.
 //
 // Sample i of a part is a function of (seed, part, i, size, number of classes) alone: Philox with purpose
 // kDataset, the part as member, i as sample. Labels run 0, 1, ..., num_classes - 1, 0, ...

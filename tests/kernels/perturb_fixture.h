@@ -39,6 +39,7 @@ struct PerturbRun {
             .valid_rows = &valid,
             .member = member.data(),
             .operation = operation.data(),
+            .moved_member = moved_member.data(),
             .mixed_labels = mixed_labels.data(),
             .label_weights = weights.data(),
             .permutations = permutations.data(),
@@ -64,8 +65,8 @@ struct PerturbRun {
     perturb(stream, a, scratch.span());
     EXPECT_TRUE(scratch.intact());
     for (const auto& b : batches) EXPECT_TRUE(b.intact());
-    EXPECT_TRUE(member.intact() && operation.intact() && mixed_labels.intact() && weights.intact() &&
-                permutations.intact());
+    EXPECT_TRUE(member.intact() && operation.intact() && moved_member.intact() && mixed_labels.intact() &&
+                weights.intact() && permutations.intact());
   }
   void only(PerturbOp op) {
     options.pool[0] = op;
@@ -95,7 +96,7 @@ struct PerturbRun {
   std::vector<test::Guarded<T>> batches;
   std::vector<void*> pointers;
   std::vector<std::int32_t> labels;
-  test::Guarded<std::int32_t> member{1}, operation{1};
+  test::Guarded<std::int32_t> member{1}, operation{1}, moved_member{1};
   test::Guarded<std::int32_t> mixed_labels{static_cast<std::size_t>(batch_size * 4)};
   test::Guarded<Accumulator<T>> weights{static_cast<std::size_t>(batch_size * 4)};
   test::Guarded<std::int32_t> permutations{static_cast<std::size_t>(batch_size * 3)};

@@ -157,6 +157,17 @@ TEST(PerturbPlan, CutMixBoxesHaveTheExpectedArea) {
   EXPECT_NEAR(sum / kDraws, 0.5 - 0.2 + 1.0 / 48.0, 0.007);
 }
 
+TEST(PerturbPlan, NamesTheMemberWhoseMapsCannotBeCompared) {
+  PerturbRun<float> run(3, 4, 8, 8);
+  run.options = all_perturbations(32);
+  run.options.period = 2;
+  for (run.step = 0; run.step < 60; ++run.step) {
+    run.plan();
+    const bool geometric = is_geometric(static_cast<PerturbOp>(run.operation[0]));
+    EXPECT_EQ(run.moved_member[0], geometric ? run.member[0] : -1);
+  }
+}
+
 TEST(PerturbPlan, PermutationsAreUniform) {
   PerturbRun<float> run(2, 4, 2, 2);
   std::vector<int> counts(24, 0), joint(16, 0);
