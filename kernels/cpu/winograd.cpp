@@ -95,10 +95,10 @@ template <class T>
 void multiply(const Geometry& g, const T* v, const T* u, float* m, std::int64_t tiles) {
   const int vectors = panel_vectors(g.k);
   const std::int64_t width = vectors * kLanes;
-  const std::int64_t rows = vectors == 4 ? 6 : 12;
-  const ProductFunction<T> run = vectors == 4   ? product_for_depth<T, 6, 4>(g.c)
-                                 : vectors == 2 ? product_for_depth<T, 12, 2>(g.c)
-                                                : product_for_depth<T, 12, 1>(g.c);
+  const std::int64_t rows = vectors == 4 ? 4 : 6;
+  const ProductFunction<T> run = vectors == 4   ? product_for_depth<T, 4, 4>(g.c)
+                                 : vectors == 2 ? product_for_depth<T, 6, 2>(g.c)
+                                                : product_for_depth<T, 6, 1>(g.c);
   for (int point = 0; point < kPoints; ++point) {
     for (std::int64_t k = 0; k < g.k; k += width) {
       for (std::int64_t row = 0; row < tiles; row += rows) {
@@ -116,10 +116,10 @@ template <class T>
 void multiply_outer(const Geometry& g, const T* z, const T* v, float* du, std::int64_t tiles, bool add) {
   const int vectors = panel_vectors(g.c);
   const std::int64_t width = vectors * kLanes;
-  const std::int64_t rows = 16 / vectors;
+  const std::int64_t rows = vectors == 1 ? 8 : 4;
   const auto run = vectors == 4   ? outer_product<T, 4, 4>
-                   : vectors == 2 ? outer_product<T, 8, 2>
-                                  : outer_product<T, 16, 1>;
+                   : vectors == 2 ? outer_product<T, 4, 2>
+                                  : outer_product<T, 8, 1>;
   for (int point = 0; point < kPoints; ++point) {
     for (std::int64_t c = 0; c < g.c; c += width) {
       for (std::int64_t k = 0; k < g.k; k += rows) {
