@@ -173,7 +173,8 @@ struct Merge {
   double cross;
 };
 
-// Mean (channels) and sum of squared deviations (channels) of one chunk.
+// Of one chunk: mean (channels), less the first row of x so that merging means rounds at the size of their
+// differences; sum of squared deviations (channels).
 template <class T>
 void chunk_statistics(const Walk& walk, Index chunk, const T* x, double* mean, double* square) {
   using A = Accumulator<T>;
@@ -184,9 +185,7 @@ void chunk_statistics(const Walk& walk, Index chunk, const T* x, double* mean, d
   for_blocks(walk, chunk, [&](Index begin, Index end, Index column, Index count) {
     const Index channels = std::min(count, walk.channels);  // of this slice
     const A inverse = A{1} / static_cast<A>(end - begin);
-    sum_block(walk, begin, end, column, count, sum, [x](Index i, Index) {
-      return Pair<A>{load(x, i), A{0}};
-    });
+    sum_block(walk, begin, end, column, count, sum, [x](Index i, Index) { return Single<A>{load(x, i)}; });
     for (Index c = 0; c < channels; ++c) shift[c] = sum[0][c] * inverse;
     for (Index i = channels; i < count; ++i) shift[i] = shift[i - channels];
     sum_block(walk, begin, end, column, count, sum, [x, &shift](Index i, Index j) {
@@ -201,7 +200,8 @@ void chunk_statistics(const Walk& walk, Index chunk, const T* x, double* mean, d
     for (Index c = 0; c < channels; ++c) {
       const double deviation = static_cast<double>(sum[0][c]);
       const double correction = deviation * inverse_rows;
-      merge(mean[column + c], square[column + c], static_cast<double>(shift[c]) + correction,
+      merge(mean[column + c], square[column + c],
+            static_cast<double>(shift[c]) - static_cast<double>(x[column + c]) + correction,
             static_cast<double>(sum[1][c]) - deviation * correction);
     }
   });
@@ -215,9 +215,10 @@ void for_channels(CpuStream stream, const Walk& walk, F&& f) {
 
 // Merges the chunks in order, writes the statistics that the backward pass needs and updates the running
 // ones.
-template <class A>
+template <class T>
 void finish_statistics(CpuStream stream, const Walk& walk, const BatchNormForwardArgs& args,
                        double* partial) {
+  using A = Accumulator<T>;
   A* const saved_mean = static_cast<A*>(args.mean);
   A* const saved_invstd = static_cast<A*>(args.invstd);
   A* const running_mean = static_cast<A*>(args.running_mean);
@@ -233,6 +234,7 @@ void finish_statistics(CpuStream stream, const Walk& walk, const BatchNormForwar
       for (Index c = first; c < last; ++c) merge(mean[c], square[c], other[c], other[walk.channels + c]);
     }
     for (Index c = first; c < last; ++c) {
+      mean[c] += static_cast<double>(static_cast<const T*>(args.x)[c]);
       // Rounding in the correction of a block can leave a tiny negative sum; NaN must stay NaN.
       if (square[c] < 0) square[c] = 0;
       saved_mean[c] = static_cast<A>(mean[c]);
@@ -295,7 +297,7 @@ void forward(CpuStream stream, const BatchNormForwardArgs& args) {
       double* const partial = scratch.partial + 2 * chunk * walk.channels;
       chunk_statistics(walk, chunk, static_cast<const T*>(args.x), partial, partial + walk.channels);
     });
-    finish_statistics<A>(stream, walk, args, scratch.partial);
+    finish_statistics<T>(stream, walk, args, scratch.partial);
     fill_column(walk, scratch.column[1], [&](Index c) {
       return value_or<A>(args.gamma, c, 1) * static_cast<double>(static_cast<const A*>(args.invstd)[c]);
     });
@@ -347,7 +349,7 @@ void backward_sums(CpuStream stream, const Walk& walk, const BatchNormBackwardAr
     for_blocks(walk, chunk, [&](Index begin, Index end, Index column, Index count) {
       sum_block(walk, begin, end, column, count, sum, [=](Index i, Index j) {
         const A dz = masked<kMask>(grad_y, y, i);
-        if constexpr (kResidual == Residual::kOverwrite) store(grad_residual, i, dz);
+        if constexpr (kResidual == Residual::kOverwrite) store_exact(grad_residual, i, dz);
         if constexpr (kResidual == Residual::kAccumulate) {
           store(grad_residual, i, load(grad_residual, i) + dz);
         }

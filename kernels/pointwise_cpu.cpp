@@ -12,13 +12,19 @@ using Index = std::int64_t;
 
 constexpr Index kGrain = 1 << 15;  // elements per chunk: 128 KiB of f32, far above the cost of a hand-over
 
-// y[i] = f(i) for all i, or y[i] += f(i).
-template <class T, class F>
+// y[i] = f(i) for all i, or y[i] += f(i). kExact: T holds every f(i) exactly.
+template <bool kExact = false, class T, class F>
 void map(CpuStream stream, Index count, T* y, GradMode mode, F f) {
   parallel_for(stream, count, kGrain, [=](Index begin, Index end) {
     if (mode == GradMode::kOverwrite) {
 #pragma omp simd
-      for (Index i = begin; i < end; ++i) store(y, i, f(i));
+      for (Index i = begin; i < end; ++i) {
+        if constexpr (kExact) {
+          store_exact(y, i, f(i));
+        } else {
+          store(y, i, f(i));
+        }
+      }
     } else {
 #pragma omp simd
       for (Index i = begin; i < end; ++i) store(y, i, load(y, i) + f(i));
@@ -97,7 +103,7 @@ void relu_forward(CpuStream stream, const ReluForwardArgs& args) {
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     using A = Accumulator<T>;
     const T* const x = static_cast<const T*>(args.x);
-    map(stream, args.count, static_cast<T*>(args.y), GradMode::kOverwrite, [x](Index i) {
+    map<true>(stream, args.count, static_cast<T*>(args.y), GradMode::kOverwrite, [x](Index i) {
       const A v = load(x, i);
       return v < A{0} ? A{0} : v;
     });
@@ -109,7 +115,7 @@ void relu_backward(CpuStream stream, const ReluBackwardArgs& args) {
     using A = Accumulator<T>;
     const T* const y = static_cast<const T*>(args.y);
     const T* const grad_y = static_cast<const T*>(args.grad_y);
-    map(stream, args.count, static_cast<T*>(args.grad_x), args.mode, [y, grad_y](Index i) {
+    map<true>(stream, args.count, static_cast<T*>(args.grad_x), args.mode, [y, grad_y](Index i) {
       const A g = load(grad_y, i);
       return load(y, i) > A{0} ? g : A{0};
     });
