@@ -281,7 +281,7 @@ TEST(Safetensors, RoundTripsAllDTypesShapesNamesAndMetadata) {
           RC_ASSERT(back->dtype == tensor.dtype);
           RC_ASSERT(back->shape == tensor.shape);
           RC_ASSERT(back->bytes == tensor.bytes);
-          RC_ASSERT(tensor.bytes == 0 || std::memcmp(back->data, tensor.data, tensor.bytes) == 0);
+          RC_ASSERT((tensor.bytes == 0 || std::memcmp(back->data, tensor.data, tensor.bytes) == 0));
         }
         metadata.try_emplace("format", "pt");
         RC_ASSERT(parsed.metadata() == metadata);
