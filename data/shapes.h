@@ -6,8 +6,8 @@
 // works. All else varies from sample to sample: place, size, rotation, stretch, colours, pattern where it is
 // free, ground of two blended patterns, fragments of other outlines, shadow, light, an occluding bar, noise.
 // Figures are brighter than their ground on average and never by colour alone: on ten classes a softmax on
-// colour histograms stays at chance and one on raw pixels near 28 %, while a ResNet-8 passes 45 % after four
-// short epochs.
+// colour histograms stays at chance and one on raw pixels near 28 %, while a ResNet-20 reaches 37, 61, 86 and
+// 92 % after the first four epochs over 10,000 images (batch 64, learning rate 0.1).
 //
 // Sample i of a part is a function of (seed, part, i, size, number of classes) alone: Philox with purpose
 // kDataset, the part as member, i as sample. Labels run 0, 1, ..., num_classes - 1, 0, ...
