@@ -212,6 +212,7 @@ ConfigSources Arguments::config_sources() const {
   sources.files = values("--config");
   sources.sets = values("--set");
   sources.nets = values("--net");
+  sources.inits = values("--init");
   sources.environment = cohort_environment();
   for (const FlagUse& use : uses) {
     const OptionKey* key = option_table().find_flag(use.name);
@@ -225,9 +226,10 @@ std::vector<FlagSpec> setting_flags() {
       {"--config", "-c", "FILE", "TOML file with settings; may be repeated, later files win", "Run"},
       {"--set", "-s", "KEY=VALUE", "any setting, for example distill.temperature=3; may be repeated", "Run"},
       {"--net", "", "MODEL[:k=v,..]",
-       "a network of the cohort; repeat for each; keys id, init, lr, momentum, weight_decay (default: two "
+       "a network of the cohort; repeat for each; keys id, init, lr, weight_decay (default: two "
        "resnet20)",
        "Run"},
+      {"--init", "", "ID=FILE", "weights that network ID starts from; may be repeated", "Run"},
   };
   for (const OptionKey& key : option_table().keys()) {
     if (key.flag.empty()) continue;

@@ -52,6 +52,7 @@ struct Arguments {
   const CommandSpec* command = nullptr;
   std::vector<std::string> positionals;
   std::vector<FlagUse> uses;
+  std::vector<std::string> words;  // everything behind "cohort", as it was given
 
   bool has(std::string_view flag) const;
   // The last one given, or `otherwise`.

@@ -84,7 +84,9 @@ int dispatch(const std::vector<std::string>& words) {
     print_out(command_help(command));
     return 0;
   }
-  return command.run(parse_arguments(command, rest));
+  Arguments arguments = parse_arguments(command, rest);
+  arguments.words = words;
+  return command.run(arguments);
 }
 
 int report(ErrorKind kind, const std::string& message, const std::string& hint) {

@@ -3,7 +3,8 @@
 namespace cohort::tools {
 
 const std::vector<CommandSpec>& all_commands() {
-  static const std::vector<CommandSpec> commands = {config_command(), list_command(), doctor_command()};
+  static const std::vector<CommandSpec> commands = {train_command(), config_command(), list_command(),
+                                                    doctor_command()};
   return commands;
 }
 

@@ -8,6 +8,7 @@
 
 namespace cohort::tools {
 
+CommandSpec train_command();
 CommandSpec list_command();
 CommandSpec config_command();
 CommandSpec doctor_command();

@@ -54,6 +54,7 @@ Config merge(const ConfigSources& sources, const std::vector<NamedDocument>& doc
   for (const std::string& assignment : sources.sets) builder.apply_set(assignment);
   for (const FlagValue& flag : sources.flags) builder.apply_text(flag.key, flag.text, flag.flag);
   builder.apply_nets(sources.nets);
+  builder.apply_inits(sources.inits);
   return builder.finish();
 }
 
@@ -128,13 +129,6 @@ double Config::number(std::string_view key) const {
 const std::string& Config::text(std::string_view key) const {
   return std::get<std::string>(value(key));
 }
-const std::vector<std::string>& Config::texts(std::string_view key) const {
-  return std::get<std::vector<std::string>>(value(key));
-}
-const std::vector<double>& Config::numbers(std::string_view key) const {
-  return std::get<std::vector<double>>(value(key));
-}
-
 void Config::override_value(std::string_view key, ConfigValue new_value, std::string new_origin) {
   const auto it = settings_.find(key);
   check(it != settings_.end() && it->second.value.index() == new_value.index(),

@@ -31,7 +31,8 @@ struct ConfigSources {
   std::vector<std::pair<std::string, std::string>> environment;  // COHORT_*
   std::vector<std::string> sets;                                 // "key=value"
   std::vector<FlagValue> flags;
-  std::vector<std::string> nets;  // "resnet20:id=a,lr=0.05"
+  std::vector<std::string> nets;   // "resnet20:id=a,lr=0.05"
+  std::vector<std::string> inits;  // "a=weights.safetensors"
 };
 
 struct NetworkSettings {
@@ -50,8 +51,6 @@ class Config {
   std::int64_t integer(std::string_view key) const;
   double number(std::string_view key) const;
   const std::string& text(std::string_view key) const;
-  const std::vector<std::string>& texts(std::string_view key) const;
-  const std::vector<double>& numbers(std::string_view key) const;
 
   const ConfigValue& value(std::string_view key) const;
   const std::string& origin(std::string_view key) const;  // "default", "run.toml:9", "--epochs"

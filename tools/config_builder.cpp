@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <set>
 
+#include "tools/option_keys.h"
+#include "tools/run_setup.h"
 #include "tools/text.h"
 
 namespace cohort::tools {
@@ -244,7 +246,7 @@ NetworkSettings ConfigBuilder::parse_net(const std::string& text) {
       const std::string suggestion = did_you_mean(name, names);
       argument_problem(fmt::format("unknown key '{}' of a network{}{}", printable(name),
                                    suggestion.empty() ? "" : "; ", suggestion),
-                       "--net", "a network takes id, init, lr, momentum, weight_decay");
+                       "--net", "a network takes id, init, lr, weight_decay");
       continue;
     }
     if (equals == std::string::npos) {
@@ -300,31 +302,62 @@ void ConfigBuilder::check_networks() {
   }
 }
 
-void ConfigBuilder::check_together() {
-  const std::string& preset = config_.text("preset");
-  const std::vector<double>& weights = config_.numbers("distill.dml.weights");
-  const std::size_t members = config_.networks_.size();
-  if (!weights.empty() && weights.size() != members * members) {
-    argument_problem(fmt::format("'distill.dml.weights' has {} numbers; {} networks need {} x {}",
-                                 weights.size(), members, members, members),
-                     config_.origin("distill.dml.weights"));
+void ConfigBuilder::apply_inits(const std::vector<std::string>& inits) {
+  inits_.insert(inits_.end(), inits.begin(), inits.end());
+}
+
+// When every network has its id.
+void ConfigBuilder::give_inits() {
+  for (const std::string& text : inits_) {
+    const std::size_t equals = text.find('=');
+    const std::string id = text.substr(0, equals);
+    const auto network = std::find_if(config_.networks_.begin(), config_.networks_.end(),
+                                      [&](const NetworkSettings& candidate) { return candidate.id == id; });
+    if (equals == std::string::npos || equals + 1 == text.size()) {
+      argument_problem(fmt::format("'{}' is not ID=FILE", printable(text)), "--init",
+                       "for example --init a=teacher.safetensors");
+    } else if (network == config_.networks_.end()) {
+      std::vector<std::string> ids;
+      for (const NetworkSettings& candidate : config_.networks_) ids.push_back(candidate.id);
+      argument_problem(fmt::format("no network has the id '{}'", printable(id)), "--init",
+                       fmt::format("the networks are {}", join(ids, ", ")));
+    } else if (find_invalid_utf8(text)) {
+      argument_problem("the path is not UTF-8", "--init");
+    } else {
+      network->init = text.substr(equals + 1);
+    }
   }
-  const double warmup = config_.number("optim.warmup_epochs");
-  if (warmup > static_cast<double>(config_.integer("train.epochs"))) {
+}
+
+void ConfigBuilder::check_models() {
+  const std::vector<std::string> names = names_of(model_entries());
+  for (const NetworkSettings& network : config_.networks_) {
+    if (network.model.empty() || std::find(names.begin(), names.end(), network.model) != names.end())
+      continue;
+    const std::string suggestion = did_you_mean(network.model, names);
+    argument_problem(fmt::format("unknown model '{}'{}{}", printable(network.model),
+                                 suggestion.empty() ? "" : "; ", suggestion),
+                     network.origin, "'cohort list models' shows the names");
+  }
+}
+
+void ConfigBuilder::check_together() {
+  if (config_.number("optim.warmup_epochs") > static_cast<double>(config_.integer("train.epochs"))) {
     argument_problem("'optim.warmup_epochs' is longer than the run (train.epochs)",
                      config_.origin("optim.warmup_epochs"));
   }
-  if (!preset.empty() && config_.text("method") != "kd" && preset == "kd.cifar") {
-    Diagnostic warning;
-    warning.severity = Severity::kWarning;
-    warning.headline =
-        fmt::format("the preset kd.cifar is made for method kd, not {}", config_.text("method"));
-    config_.warnings_.push_back(std::move(warning));
+  if (!problems_.empty()) return;  // a method built from wrong values would only repeat them
+  try {
+    make_method(config_)->check_members(static_cast<int>(config_.networks_.size()));
+  } catch (const Error& error) {
+    argument_problem(error.what(), "", error.hint());
   }
 }
 
 Config ConfigBuilder::finish() {
   check_networks();
+  give_inits();
+  check_models();
   check_together();
   if (!problems_.empty()) throw UsageErrors(std::move(problems_));
   return std::move(config_);

@@ -19,6 +19,7 @@ class ConfigBuilder {
   void apply_set(const std::string& assignment);
   void apply_environment(const std::string& name, const std::string& text);
   void apply_nets(const std::vector<std::string>& nets);
+  void apply_inits(const std::vector<std::string>& inits);
   void add_problem(Diagnostic diagnostic) { problems_.push_back(std::move(diagnostic)); }
 
   // Fills in what depends on several keys, checks them together; throws UsageErrors.
@@ -41,9 +42,12 @@ class ConfigBuilder {
                         std::string help = {});
   void argument_problem(std::string headline, const std::string& shown, std::string help = {});
   void check_networks();
+  void give_inits();
+  void check_models();
   void check_together();
 
   Config config_;
+  std::vector<std::string> inits_;
   std::vector<Diagnostic> problems_;
 };
 

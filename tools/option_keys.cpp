@@ -233,7 +233,7 @@ std::vector<OptionKey> optim_keys() {
       {.path = "optim.schedule",
        .type = KeyType::kText,
        .default_value = std::string("cosine"),
-       .help = "constant, step:100,150:0.1, every:60:0.1, cosine[:FLOOR], linear[:FLOOR]",
+       .help = "constant, step:100,150:0.1, every:60:0.1 or cosine",
        .flag = "--schedule",
        .metavar = "SPEC",
        .problem = schedule_problem},
@@ -292,7 +292,7 @@ std::vector<OptionKey> network_keys() {
       {.path = "model",
        .type = KeyType::kText,
        .default_value = std::string("resnet20"),
-       .help = "architecture"},
+       .help = "architecture (cohort list models)"},
       {.path = "init",
        .type = KeyType::kPath,
        .default_value = std::string(),
@@ -303,13 +303,6 @@ std::vector<OptionKey> network_keys() {
        .min = 0,
        .max = 100,
        .help = "learning rate of this network"},
-      {.path = "optim.momentum",
-       .type = KeyType::kFloat,
-       .default_value = 0.9,
-       .min = 0,
-       .max = 1,
-       .below_max = true,
-       .help = "momentum of this network"},
       {.path = "optim.weight_decay",
        .type = KeyType::kFloat,
        .default_value = 5e-4,
@@ -323,17 +316,6 @@ std::vector<std::string> names_of(const std::vector<NamedEntry>& entries) {
   std::vector<std::string> names;
   for (const NamedEntry& entry : entries) names.push_back(entry.name);
   return names;
-}
-
-const std::vector<NamedEntry>& dataset_entries() {
-  static const std::vector<NamedEntry> entries = {
-      {"shapes", "generated coloured shapes, any number of classes up to 12", "built in"},
-      {"cifar10", "CIFAR-10, binary version", "Krizhevsky 2009"},
-      {"cifar100", "CIFAR-100, binary version", "Krizhevsky 2009"},
-      {"idx", "MNIST-style idx files", "LeCun 1998"},
-      {"folder", "one folder of images per class", ""},
-  };
-  return entries;
 }
 
 const OptionTable& option_table() {

@@ -16,9 +16,10 @@ std::vector<OptionKey> network_keys();
 struct NamedEntry {
   std::string name;
   std::string help;
-  std::string source{};  // paper or data set
+  std::string source{};  // paper, or where it comes from
 };
 const std::vector<NamedEntry>& method_entries();
+const std::vector<NamedEntry>& model_entries();
 const std::vector<NamedEntry>& perturbation_entries();
 const std::vector<NamedEntry>& dataset_entries();
 

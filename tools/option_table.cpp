@@ -87,26 +87,15 @@ Converted convert_string(const OptionKey& key, const TomlNode& node) {
   return {node.text, {}};
 }
 
-Converted convert_list(const OptionKey& key, const TomlNode& node) {
-  std::vector<TomlNode> single;
-  if (node.kind != Kind::kArray) single.push_back(node);  // one element may go without brackets
-  const std::vector<TomlNode>& items = node.kind == Kind::kArray ? node.children : single;
-  std::vector<std::string> texts;
-  std::vector<double> numbers;
-  OptionKey element = key;
-  element.type = key.type == KeyType::kTextList ? KeyType::kText : KeyType::kFloat;
-  for (const TomlNode& item : items) {
-    Converted converted =
-        key.type == KeyType::kTextList ? convert_string(element, item) : convert_number(element, item);
-    if (!converted.problem.empty()) return converted;
-    if (key.type == KeyType::kTextList) {
-      texts.push_back(std::get<std::string>(converted.value));
-    } else {
-      numbers.push_back(std::get<double>(converted.value));
-    }
+// ["mixup", "noise"] for "mixup,noise".
+TomlNode joined_list(const TomlNode& list) {
+  TomlNode node;
+  node.kind = Kind::kString;
+  for (const TomlNode& item : list.children) {
+    if (item.kind != Kind::kString) return item;  // its kind is the mistake
+    node.text += (node.text.empty() ? "" : ",") + item.text;
   }
-  if (key.type == KeyType::kTextList) return {std::move(texts), {}};
-  return {std::move(numbers), {}};
+  return node;
 }
 
 TomlNode string_node(std::string_view text) {
@@ -181,16 +170,12 @@ std::string describe_domain(const OptionKey& key) {
       return "a number" + describe_range(key);
     case KeyType::kPath:
       return "a path";
-    case KeyType::kFloatList:
-      return "a list of numbers" + (describe_range(key).empty() ? "" : ", each" + describe_range(key));
-    case KeyType::kTextList:
     case KeyType::kText:
+      return key.joins_lists ? "text or a list of texts" : "text";
     case KeyType::kChoice:
       break;
   }
-  if (key.choices.empty()) return key.type == KeyType::kTextList ? "a list of texts" : "text";
-  return fmt::format("{} {}", key.type == KeyType::kTextList ? "a list of" : "one of",
-                     join(key.choices, ", "));
+  return "one of " + join(key.choices, ", ");
 }
 
 Converted convert_value(const OptionKey& key, const TomlNode& node) {
@@ -209,57 +194,32 @@ Converted convert_value(const OptionKey& key, const TomlNode& node) {
     case KeyType::kText:
     case KeyType::kChoice:
     case KeyType::kPath:
-      converted = convert_string(key, node);
-      break;
-    case KeyType::kTextList:
-    case KeyType::kFloatList:
-      converted = convert_list(key, node);
+      converted =
+          convert_string(key, key.joins_lists && node.kind == Kind::kArray ? joined_list(node) : node);
       break;
   }
   if (converted.problem.empty() && key.problem != nullptr) converted.problem = key.problem(converted.value);
   return converted;
 }
 
-namespace {
-
-// mixup, cutmix: a list without brackets or quotes.
-Converted convert_bare_list(const OptionKey& key, std::string_view text) {
-  TomlNode list;
-  list.kind = Kind::kArray;
-  const std::vector<std::string> parts = trim(text).empty() ? std::vector<std::string>() : split(text, ',');
-  for (const std::string& part : parts) {
-    const std::string_view word = trim(part);
-    const bool quoted = !word.empty() && (word[0] == '"' || word[0] == '\'');
-    if (key.type == KeyType::kTextList && !quoted) {
-      list.children.push_back(string_node(word));
-      continue;
-    }
-    const TomlDocument element = read_toml(fmt::format("v = {}", word));
-    if (!element.problems.empty() || element.root.children.size() != 1) {
-      return bad(fmt::format("expected {}, not '{}'", describe_domain(key), printable(text)));
-    }
-    list.children.push_back(element.root.children[0]);
-  }
-  return convert_value(key, list);
-}
-
-}  // namespace
-
 Converted convert_text(const OptionKey& key, std::string_view text) {
-  const bool is_list = key.type == KeyType::kTextList || key.type == KeyType::kFloatList;
   const bool is_text =
       key.type == KeyType::kText || key.type == KeyType::kChoice || key.type == KeyType::kPath;
   if (find_invalid_utf8(text)) return bad("the value is not UTF-8");
   const char first = text.empty() ? '\0' : text.front();
-  const bool quoted = first == '"' || first == '\'';
-  if (is_text && !quoted) return convert_value(key, string_node(text));
-  if (is_list && first != '[') return convert_bare_list(key, text);
+  const bool toml = first == '"' || first == '\'' || (key.joins_lists && first == '[');
+  if (is_text && !toml) return convert_value(key, string_node(text));
   const TomlDocument document = read_toml(fmt::format("v = {}", text));
   if (document.problems.empty() && document.root.children.size() == 1) {
     return convert_value(key, document.root.children[0]);
   }
-  // [mixup, cutmix] is no TOML, but what a user of a shell types.
-  if (is_list && text.back() == ']') return convert_bare_list(key, text.substr(1, text.size() - 2));
+  // [mixup, noise] is no TOML, but what a user of a shell types.
+  if (key.joins_lists && first == '[' && text.back() == ']') {
+    std::vector<std::string> words;
+    for (const std::string& word : split(text.substr(1, text.size() - 2), ','))
+      words.emplace_back(trim(word));
+    return convert_value(key, string_node(join(words, ",")));
+  }
   return bad(fmt::format("expected {}, not '{}'", describe_domain(key), printable(text)));
 }
 
@@ -269,16 +229,6 @@ std::string to_toml(const ConfigValue& value) {
     std::string operator()(std::int64_t v) const { return std::to_string(v); }
     std::string operator()(double v) const { return format_float(v); }
     std::string operator()(const std::string& v) const { return toml_quote(v); }
-    std::string operator()(const std::vector<std::string>& v) const {
-      std::vector<std::string> parts;
-      for (const std::string& text : v) parts.push_back(toml_quote(text));
-      return "[" + join(parts, ", ") + "]";
-    }
-    std::string operator()(const std::vector<double>& v) const {
-      std::vector<std::string> parts;
-      for (const double number : v) parts.push_back(format_float(number));
-      return "[" + join(parts, ", ") + "]";
-    }
   };
   return std::visit(Writer{}, value);
 }

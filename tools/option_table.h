@@ -14,20 +14,20 @@
 
 namespace cohort::tools {
 
-enum class KeyType { kBool, kInt, kFloat, kText, kChoice, kPath, kTextList, kFloatList };
+enum class KeyType { kBool, kInt, kFloat, kText, kChoice, kPath };
 
-using ConfigValue =
-    std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, std::vector<double>>;
+using ConfigValue = std::variant<bool, std::int64_t, double, std::string>;
 
 struct OptionKey {
   std::string path;  // "train.epochs"
   KeyType type = KeyType::kText;
   ConfigValue default_value;
-  double min = -std::numeric_limits<double>::infinity();  // of numbers and of the elements of number lists
+  double min = -std::numeric_limits<double>::infinity();  // of numbers
   double max = std::numeric_limits<double>::infinity();
   bool above_min = false;  // min itself is not allowed
   bool below_max = false;
-  std::vector<std::string> choices{};  // of kChoice, and of the elements of kTextList when not empty
+  bool joins_lists = false;            // kText that also takes a list of texts: ["a", "b"] is "a,b"
+  std::vector<std::string> choices{};  // of kChoice
   std::string help{};
   std::string flag{};                                    // "--epochs"; empty: through --set only
   std::string metavar{};                                 // "N" in --help
@@ -67,7 +67,7 @@ struct Converted {
   std::string problem;
 };
 Converted convert_value(const OptionKey& key, const TomlNode& node);
-// From --set, a flag or the environment: TOML, where text may go without quotes and lists without brackets.
+// From --set, a flag or the environment: TOML, where text may go without quotes.
 Converted convert_text(const OptionKey& key, std::string_view text);
 
 std::string to_toml(const ConfigValue& value);

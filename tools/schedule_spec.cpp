@@ -11,8 +11,7 @@ namespace cohort::tools {
 namespace {
 
 constexpr int kMaxEpoch = 1'000'000;
-constexpr const char* kForms =
-    "write constant, step:100,150:0.1, every:60:0.1, cosine[:FLOOR] or linear[:FLOOR]";
+constexpr const char* kForms = "write constant, step:100,150:0.1, every:60:0.1 or cosine";
 
 std::optional<int> parse_epoch(const std::string& text) {
   const auto value = parse_int(trim(text));
@@ -56,18 +55,9 @@ ParsedSchedule parse_schedule(std::string_view text) {
   if (name == "step") return parse_drops(ScheduleSpec::Kind::kStep, parts);
   if (name == "every") return parse_drops(ScheduleSpec::Kind::kEvery, parts);
   ScheduleSpec spec;
-  if (name == "constant") {
-    if (parts.size() != 1) return bad("'constant' takes no arguments");
-    return {spec, {}};
-  }
-  if (name == "cosine" || name == "linear") {
-    spec.kind = name == "cosine" ? ScheduleSpec::Kind::kCosine : ScheduleSpec::Kind::kLinear;
-    if (parts.size() > 2) return bad(fmt::format("'{}' takes one argument, the floor", name));
-    if (parts.size() == 1) return {spec, {}};
-    const auto floor = parse_share(parts[1], 1);
-    if (!floor)
-      return bad(fmt::format("'{}' is not a floor from 0 to 1 (a share of the rate)", printable(parts[1])));
-    spec.floor = *floor;
+  if (name == "constant" || name == "cosine") {
+    if (parts.size() != 1) return bad(fmt::format("'{}' takes no arguments", name));
+    spec.kind = name == "cosine" ? ScheduleSpec::Kind::kCosine : ScheduleSpec::Kind::kConstant;
     return {spec, {}};
   }
   return bad(fmt::format("'{}' is no schedule: {}", printable(text), kForms));

@@ -3,8 +3,7 @@
 //   constant              the rate does not change
 //   step:100,150:0.1      times 0.1 before the first step of epochs 100 and 150 (0-based)
 //   every:60:0.1          times 0.1 before every 60th epoch
-//   cosine[:FLOOR]        half a cosine from the rate down to FLOOR (a share of the rate; 0 when left out)
-//   linear[:FLOOR]        a straight line down to FLOOR
+//   cosine                half a cosine from the rate down to 0
 #pragma once
 
 #include <string>
@@ -14,11 +13,10 @@
 namespace cohort::tools {
 
 struct ScheduleSpec {
-  enum class Kind { kConstant, kStep, kEvery, kCosine, kLinear };
+  enum class Kind { kConstant, kStep, kEvery, kCosine };
   Kind kind = Kind::kConstant;
   std::vector<int> epochs;  // kStep: the drops, ascending; kEvery: the one period
   double factor = 1;        // kStep, kEvery
-  double floor = 0;         // kCosine, kLinear
 };
 
 // `problem` is empty when the text is a schedule.

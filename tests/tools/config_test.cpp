@@ -98,7 +98,7 @@ TEST(Config, APresetMayComeFromAnySource) {
   ConfigSources sources;
   sources.files = {folder.write("a.toml", "preset = \"kd.cifar\"\ntrain.batch_size = 7")};
   EXPECT_EQ(resolve_config(sources).text("method"), "kd");
-  EXPECT_EQ(resolve_config(sources).number("distill.temperature"), 4);
+  EXPECT_EQ(resolve_config(sources).number("distill.kd.T"), 4);
   EXPECT_EQ(resolve_config(sources).integer("train.batch_size"), 7);
   sources.environment = {{"COHORT_PRESET", "kdcl.cifar"}};
   EXPECT_EQ(resolve_config(sources).text("method"), "kdcl-minlogit");
@@ -124,7 +124,7 @@ TEST(Config, NetworksReplaceAndNeverAppend) {
   sources.files = {
       folder.write("a.toml",
                    "[[networks]]\nid = \"x\"\nmodel = \"resnet32\"\noptim = { lr = 0.05 }\n"
-                   "[[networks]]\nmodel = \"resnet8\"\n[[networks]]\nid = \"a\"\nmodel = \"vgg8\"\n")};
+                   "[[networks]]\nmodel = \"resnet8\"\n[[networks]]\nid = \"a\"\nmodel = \"wrn_40_1\"\n")};
   Config config = resolve_config(sources);
   ASSERT_EQ(config.networks().size(), 3u);
   EXPECT_EQ(config.networks()[0].number("optim.lr", 9), 0.05);
@@ -182,10 +182,10 @@ TEST(Config, MistakesInFiles) {
       {"[optim]\nnesterov = 1", "expected true or false, not an integer"},
       {"[optim]\nschedule = \"stp:1:2\"", "run.toml:2:12[^]*no schedule"},
       {"[optim]\nschedule = \"step:100,50:0.1\"", "must ascend"},
-      {"[distill]\ntemperature = 0", "from 0.001 to 1000, not 0"},
-      {"[distill]\ntemperature = 1e-4", "not 1e-4"},
-      {"[distill.cd]\npool = [\"mixup\", \"mixdown\"]", "'mixdown' is not one of"},
-      {"[distill.cd]\npool = [1]", "not an integer"},
+      {"[distill.dml]\nT = 0", "of at least 0.001, not 0"},
+      {"[distill.dml]\nT = 1e-4", "not 1e-4"},
+      {"method = \"competitive\"\n[distill.cd]\npool = [\"mixup\", \"mixdown\"]", "mixdown"},
+      {"[distill.cd]\npool = [1]", "run.toml:2:8[^]*text or a list of texts, not an integer"},
       {"method = \"dmll\"", "run.toml:1:10[^]*did you mean 'dml'"},
       {"device = \"gpu\"", "one of auto, cpu, cuda"},
       {"schema = 2", "an integer from 1 to 1, not 2"},
@@ -193,15 +193,17 @@ TEST(Config, MistakesInFiles) {
       {"[data]\nval_fraction = 1", "below 1, not 1"},
       {"[data]\nroot = \"a\\u0000b\"", "NUL"},
       {"[[networks]]\nid = \"a\"", "this network has no model[^]*run.toml:1:3"},
-      {"[[networks]]\nmodel = \"x\"\nlr = 1", "unknown key 'lr' of a network[^]*did you mean 'optim.lr'"},
-      {"[[networks]]\nmodel = \"x\"\nid = \"a\"\n[[networks]]\nmodel = \"x\"\nid = \"a\"",
+      {"[[networks]]\nmodel = \"resnet8\"\nlr = 1",
+       "unknown key 'lr' of a network[^]*did you mean 'optim.lr'"},
+      {"[[networks]]\nmodel = \"resnet8\"\nid = \"a\"\n[[networks]]\nmodel = \"resnet8\"\nid = \"a\"",
        "two networks have the id 'a'"},
-      {"[[networks]]\nmodel = \"x\"\nid = \"a/b\"", "no network id"},
+      {"[[networks]]\nmodel = \"resnet8\"\nid = \"a/b\"", "no network id"},
       {"networks = 3", "must be a list of tables"},
       {"networks = []", "must be a list of tables"},
       {"networks = [1]", "must be a list of tables"},
-      {"[networks]\nmodel = \"x\"", "must be a list of tables"},
-      {"[distill.dml]\nweights = [1, 2, 3]", "3 numbers; 2 networks need 2 x 2"},
+      {"[networks]\nmodel = \"resnet8\"", "must be a list of tables"},
+      {"[distill.dml]\nweights = \"1,2,3\"", "weights"},
+      {"[[networks]]\nmodel = \"resnet21\"", "unknown model 'resnet21'; did you mean 'resnet20'"},
       {"[optim]\nwarmup_epochs = 50", "longer than the run"},
       {"a = 1\na = 2", "run.toml:2:1[^]*defined twice|defined twice[^]*run.toml:2:1"},
       {"[/]", "run.toml:1:2"},
@@ -247,18 +249,16 @@ TEST(Config, MistakesInArguments) {
 
 TEST(Config, TextsAndListsGoWithoutQuotes) {
   ConfigSources sources;
-  sources.sets = {"method=kdcl-linear", "data.root=a b=c", "distill.cd.pool=mixup,hflip",
-                  "optim.nesterov=true", "distill.dml.weights=[0, 1, 0.3, 0]"};
+  sources.sets = {"method=kdcl-minlogit", "data.root=a b=c", "distill.cd.pool=mixup,flip-x",
+                  "optim.nesterov=true"};
   Config config = resolve_config(sources);
-  EXPECT_EQ(config.text("method"), "kdcl-linear");
+  EXPECT_EQ(config.text("method"), "kdcl-minlogit");
   EXPECT_EQ(config.text("data.root"), "a b=c");
-  EXPECT_EQ(config.texts("distill.cd.pool"), (std::vector<std::string>{"mixup", "hflip"}));
+  EXPECT_EQ(config.text("distill.cd.pool"), "mixup,flip-x");
   EXPECT_TRUE(config.flag("optim.nesterov"));
-  EXPECT_EQ(config.numbers("distill.dml.weights"), (std::vector<double>{0, 1, 0.3, 0}));
-  for (const char* pool : {"distill.cd.pool=[mixup,hflip]", "distill.cd.pool=[\"mixup\", 'hflip']"}) {
+  for (const char* pool : {"distill.cd.pool=[mixup,flip-x]", "distill.cd.pool=[\"mixup\", 'flip-x']"}) {
     sources.sets = {pool, "method=\"dml\""};
-    EXPECT_EQ(resolve_config(sources).texts("distill.cd.pool"), (std::vector<std::string>{"mixup", "hflip"}))
-        << pool;
+    EXPECT_EQ(resolve_config(sources).text("distill.cd.pool"), "mixup,flip-x") << pool;
   }
 }
 
@@ -286,7 +286,7 @@ TEST(Config, TheResolvedFileRoundTrips) {
   ConfigSources sources;
   sources.flags = {{"--preset", "preset", "cd.cifar"}};
   sources.sets = {"optim.lr=0.1234567890123456789", "data.root=/tmp/\"quoted\"\\path \xC3\xA9",
-                  "seed=9007199254740993", "distill.dml.weights=[0,1e-17,1,0]", "distill.cd.pool=[]"};
+                  "seed=9007199254740993", "distill.cd.pool=[mixup, noise]"};
   sources.nets = {"resnet32:lr=0.05", "wrn_16_2:id=w-1,init=/a b/c.safetensors"};
   struct Comma : std::numpunct<char> {
     char do_decimal_point() const override { return ','; }
@@ -322,7 +322,7 @@ TEST(OptionTable, EveryDefaultIsValidAndDescribed) {
       EXPECT_EQ(converted.problem, "") << key.path;
       EXPECT_EQ(converted.value, key.default_value) << key.path;
       EXPECT_FALSE(key.help.empty()) << key.path;
-      EXPECT_LT(key.help.size(), 100u) << key.path;
+      EXPECT_LT(key.help.size(), 120u) << key.path;
       EXPECT_EQ(key.flag.empty(), key.metavar.empty()) << key.path;
     }
   }
@@ -335,8 +335,6 @@ TEST(Schedule, FormsAndMistakes) {
   EXPECT_EQ(step.spec.factor, 0.1);
   EXPECT_EQ(parse_schedule("every:60:0.2").spec.epochs, std::vector<int>{60});
   EXPECT_EQ(parse_schedule("cosine").spec.kind, ScheduleSpec::Kind::kCosine);
-  EXPECT_EQ(parse_schedule("cosine:0.01").spec.floor, 0.01);
-  EXPECT_EQ(parse_schedule("linear").spec.kind, ScheduleSpec::Kind::kLinear);
   EXPECT_EQ(parse_schedule("constant").spec.kind, ScheduleSpec::Kind::kConstant);
   for (const char* text : {"",
                            "step",

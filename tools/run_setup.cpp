@@ -1,0 +1,225 @@
+#include "tools/run_setup.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <numeric>
+
+#include "core/checksum.h"
+#include "core/file_system.h"
+#include "data/registry.h"
+#include "tools/schedule_spec.h"
+#include "tools/text.h"
+
+namespace cohort::tools {
+namespace {
+
+// Of the generated set, when no number is given: an epoch of two resnet20 takes well under a minute on two
+// cores.
+constexpr std::int64_t kGeneratedTrainImages = 4000;
+constexpr std::int64_t kGeneratedTestImages = 1000;
+constexpr int kGeneratedSize = 32;
+constexpr int kGeneratedClasses = 10;
+constexpr std::int64_t kMaxWeightsFile = std::int64_t{16} << 30;
+
+ImageSet first_images(ImageSet set, std::int64_t count) {
+  if (count <= 0 || count >= set.size()) return set;
+  std::vector<std::int32_t> indices(static_cast<std::size_t>(count));
+  std::iota(indices.begin(), indices.end(), 0);
+  return set.subset(indices);
+}
+
+// What the method's own parser reads.
+std::string option_text(const ConfigValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return *text;
+  return to_toml(value);
+}
+
+std::int64_t or_default(std::int64_t value, std::int64_t otherwise) {
+  return value > 0 ? value : otherwise;
+}
+
+}  // namespace
+
+ContextOptions context_options(const Config& config) {
+  ContextOptions options;
+  const std::string& device = config.text("device");
+  if (device == "cuda" && !kHasCuda) {
+    throw Error(ErrorKind::kDevice, "this build has no CUDA backend",
+                "--device cpu, or build with a CUDA toolkit and -DCOHORT_CUDA=ON");
+  }
+  options.device.kind = device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+  options.precision = config.text("train.precision") == "bf16" ? Precision::kBF16 : Precision::kF32;
+  options.num_threads = static_cast<int>(config.integer("threads"));
+  options.num_branches = static_cast<int>(config.networks().size());
+  options.seed = static_cast<std::uint64_t>(config.integer("seed"));
+  return options;
+}
+
+nn::Schedule make_schedule(const Config& config) {
+  const ParsedSchedule parsed = parse_schedule(config.text("optim.schedule"));
+  check(parsed.problem.empty(), "schedule: not checked before");
+  nn::Schedule schedule;
+  schedule.warmup_epochs = config.number("optim.warmup_epochs");
+  switch (parsed.spec.kind) {
+    case ScheduleSpec::Kind::kConstant:
+      break;
+    case ScheduleSpec::Kind::kCosine:
+      schedule.kind = nn::ScheduleKind::kCosine;
+      break;
+    case ScheduleSpec::Kind::kStep:
+      schedule.kind = nn::ScheduleKind::kStep;
+      schedule.milestones = parsed.spec.epochs;
+      schedule.factor = parsed.spec.factor;
+      break;
+    case ScheduleSpec::Kind::kEvery:
+      schedule.kind = nn::ScheduleKind::kStep;
+      for (std::int64_t e = parsed.spec.epochs[0]; e < config.integer("train.epochs");
+           e += parsed.spec.epochs[0]) {
+        schedule.milestones.push_back(static_cast<int>(e));
+      }
+      schedule.factor = parsed.spec.factor;
+      break;
+  }
+  return schedule;
+}
+
+std::unique_ptr<distill::Method> make_method(const Config& config) {
+  const distill::MethodInfo& info = distill::find_method(config.text("method"));
+  distill::MethodOptions options(info.options);
+  for (const distill::OptionSpec& spec : info.options) {
+    options.set(spec.key, option_text(config.value("distill." + spec.key)));
+  }
+  return info.make(options);
+}
+
+std::vector<distill::MemberSpec> member_specs(const Config& config) {
+  std::vector<distill::MemberSpec> specs;
+  for (const NetworkSettings& network : config.networks()) {
+    specs.push_back(
+        {.id = network.id,
+         .model = network.model,
+         .learning_rate = network.number("optim.lr", config.number("optim.lr")),
+         .weight_decay = network.number("optim.weight_decay", config.number("optim.weight_decay"))});
+  }
+  return specs;
+}
+
+distill::CohortOptions cohort_options(const Config& config) {
+  distill::CohortOptions options;
+  options.sgd.momentum = config.number("optim.momentum");
+  options.sgd.nesterov = config.flag("optim.nesterov");
+  options.augment = config.text("data.augment") == "standard";
+  options.independent_augmentation = config.flag("distill.icl");
+  return options;
+}
+
+distill::TrainerOptions trainer_options(const Config& config) {
+  distill::TrainerOptions options;
+  options.epochs = static_cast<int>(config.integer("train.epochs"));
+  options.batch_size = static_cast<int>(config.integer("train.batch_size"));
+  options.shuffle = config.flag("data.shuffle");
+  options.schedule = make_schedule(config);
+  const std::string& nan = config.text("train.nan");
+  options.nan = nan == "stop"   ? distill::NanPolicy::kStop
+                : nan == "skip" ? distill::NanPolicy::kSkip
+                                : distill::NanPolicy::kIgnore;
+  options.max_steps = config.integer("train.max_steps");
+  return options;
+}
+
+data::Dataset load_data(const Config& config, CpuStream stream, const data::Warn& warn) {
+  const std::string& name = config.text("data.name");
+  data::DatasetOptions options;
+  for (const data::DatasetEntry& entry : data::dataset_entries()) {
+    if (entry.name == name && entry.needs_files && config.text("data.root").empty()) {
+      throw Error(ErrorKind::kUsage, fmt::format("the data set {} needs the folder of its files", name),
+                  "--data-root DIR; --data shapes needs no files");
+    }
+  }
+  options.root = config.text("data.root");
+  options.coarse_labels = config.flag("data.coarse_labels");
+  options.allow_partial = config.flag("data.allow_partial");
+  options.warn = warn;
+  options.train_size = or_default(config.integer("data.train_images"), kGeneratedTrainImages);
+  options.test_size = or_default(config.integer("data.test_images"), kGeneratedTestImages);
+  options.image_size = static_cast<int>(or_default(config.integer("data.size"), kGeneratedSize));
+  options.num_classes = static_cast<int>(or_default(config.integer("data.classes"), kGeneratedClasses));
+  options.seed = static_cast<std::uint64_t>(config.integer("seed"));
+  data::Dataset data = data::load_dataset(stream, name, options);
+  data.train = first_images(std::move(data.train), config.integer("data.train_images"));
+  data.test = first_images(std::move(data.test), config.integer("data.test_images"));
+  data.train.check_usable();
+  const std::int64_t classes = config.integer("data.classes");
+  if (classes > 0 && classes != data.train.num_classes) {
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("data.classes = {}, but {} has {} classes", classes, name, data.train.num_classes),
+        "leave data.classes at 0");
+  }
+  return data;
+}
+
+distill::TrainerData RunSetup::trainer_data() const {
+  distill::TrainerData result;
+  result.train = &data.train;
+  result.train_indices = split.train;
+  result.held_out_indices = split.held_out;
+  result.test = data.test.size() > 0 ? &data.test : nullptr;
+  return result;
+}
+
+void load_member(Context& ctx, distill::Cohort::Member& member, const std::string& path) {
+  const std::vector<std::byte> bytes =
+      read_file(system_file_system(), path, kMaxWeightsFile, ErrorKind::kInput);
+  member.batches_tracked = distill::load_weights(ctx, *member.network, bytes, path);
+}
+
+namespace {
+
+void load_first_weights(const Config& config, RunSetup& run, const data::Warn& warn) {
+  std::map<std::string, std::string> seen;  // model and file -> id
+  for (std::size_t k = 0; k < config.networks().size(); ++k) {
+    const NetworkSettings& network = config.networks()[k];
+    distill::Cohort::Member& member = run.cohort->members()[k];
+    if (network.init.empty()) {
+      if (member.frozen) {
+        throw Error(ErrorKind::kUsage,
+                    fmt::format("network '{}' is the frozen teacher of {}, but has no weights", network.id,
+                                config.text("method")),
+                    fmt::format("--init {}=FILE.safetensors", network.id));
+      }
+      continue;
+    }
+    load_member(*run.ctx, member, network.init);
+    const auto [it, fresh] = seen.emplace(network.model + "\n" + network.init, network.id);
+    if (!fresh && !member.frozen && !config.flag("distill.icl")) {
+      warn(fmt::format(
+          "networks '{}' and '{}' start from the same weights: they see the same images and may never "
+          "differ",
+          it->second, network.id));
+    }
+  }
+}
+
+}  // namespace
+
+RunSetup make_run(const Config& config, const data::Warn& warn) {
+  RunSetup run;
+  std::unique_ptr<distill::Method> method = make_method(config);
+  method->check_members(static_cast<int>(config.networks().size()));
+  run.formula = method->formula(static_cast<int>(config.networks().size()));
+  run.ctx = std::make_unique<Context>(context_options(config));
+  run.data = load_data(config, run.ctx->cpu_stream(), warn);
+  const std::uint64_t parts[2] = {run.data.train.fingerprint(), run.data.test.fingerprint()};
+  run.fingerprint = xxh3_64(parts, sizeof(parts));
+  run.split = data::stratified_split(run.data.train.labels, run.data.train.num_classes,
+                                     config.number("data.val_fraction"),
+                                     static_cast<std::uint64_t>(config.integer("seed")));
+  run.cohort = std::make_unique<distill::Cohort>(*run.ctx, member_specs(config), std::move(method),
+                                                 run.data.train, cohort_options(config));
+  load_first_weights(config, run, warn);
+  return run;
+}
+
+}  // namespace cohort::tools
