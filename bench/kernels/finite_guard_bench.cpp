@@ -17,13 +17,13 @@ void finite_guard_f32(benchmark::State& state) {
   const std::int32_t allowed = 1;
   std::int32_t mask = 0, block_mask = 0;
   for (auto _ : state) {
-    finite_guard({&pool}, {.dtype = DType::f32,
-                           .members = 1,
-                           .blocks = {&block, 1},
-                           .loss = &loss,
-                           .allowed = &allowed,
-                           .mask = &mask,
-                           .block_mask = &block_mask});
+    finite_guard(CpuStream{&pool}, {.dtype = DType::f32,
+                                    .members = 1,
+                                    .blocks = {&block, 1},
+                                    .loss = &loss,
+                                    .allowed = &allowed,
+                                    .mask = &mask,
+                                    .block_mask = &block_mask});
   }
   state.SetBytesProcessed(state.iterations() * state.range(0) * 4);
 }
