@@ -71,6 +71,52 @@ void for_each_run(const Geometry& g, std::int64_t begin, std::int64_t end, F f) 
   }
 }
 
+// Asks for the lines that come next while the multiplier works on what is here: an activation is far larger
+// than L2, and its rows are too short for the hardware's own prefetch to keep up.
+class Prefetch {
+ public:
+  template <class T>
+  void read(const T* begin, const T* end) {
+    add(begin, end, false);
+  }
+  template <class T>
+  void write(const T* begin, const T* end) {
+    add(begin, end, true);
+  }
+  // The share of the lines that goes with one of `steps` equal steps.
+  void plan(std::int64_t steps) {
+    std::int64_t lines = 0;
+    for (int i = 0; i < count_; ++i) lines += (ranges_[i].end - ranges_[i].begin) / 64 + 1;
+    per_step_ = ceil_div(lines, steps);
+  }
+  void step() {
+    for (std::int64_t i = 0; i < per_step_ && current_ < count_; ++i) {
+      Range& r = ranges_[current_];
+      if (r.for_write) {
+        prefetch_for_write(r.begin);
+      } else {
+        __builtin_prefetch(r.begin, 0, 2);
+      }
+      r.begin += 64;
+      if (r.begin >= r.end) ++current_;
+    }
+  }
+
+ private:
+  struct Range {
+    const char* begin;
+    const char* end;
+    bool for_write;
+  };
+  void add(const void* begin, const void* end, bool for_write) {
+    if (begin < end)
+      ranges_[count_++] = {static_cast<const char*>(begin), static_cast<const char*>(end), for_write};
+  }
+  Range ranges_[3];
+  int count_ = 0, current_ = 0;
+  std::int64_t per_step_ = 0;
+};
+
 template <class T>
 using ProductFunction = void (*)(const T*, const T*, std::int64_t, float*, std::int64_t);
 
@@ -92,17 +138,19 @@ ProductFunction<T> product_for_depth(std::int64_t depth) {
 
 // M = V U for all points: V (tiles, c), U in panels of `vectors` * 16 outputs, M (tiles, k).
 template <class T>
-void multiply(const Geometry& g, const T* v, const T* u, float* m, std::int64_t tiles) {
+void multiply(const Geometry& g, const T* v, const T* u, float* m, std::int64_t tiles, Prefetch& prefetch) {
   const int vectors = panel_vectors(g.k);
   const std::int64_t width = vectors * kLanes;
   const std::int64_t rows = vectors == 4 ? 4 : 6;
   const ProductFunction<T> run = vectors == 4   ? product_for_depth<T, 4, 4>(g.c)
                                  : vectors == 2 ? product_for_depth<T, 6, 2>(g.c)
                                                 : product_for_depth<T, 6, 1>(g.c);
+  prefetch.plan(kPoints * (g.k / width) * ceil_div(tiles, rows));
   for (int point = 0; point < kPoints; ++point) {
     for (std::int64_t k = 0; k < g.k; k += width) {
       for (std::int64_t row = 0; row < tiles; row += rows) {
         run(v + row * g.c, u + k * g.c, g.c, m + row * g.k + k, g.k);
+        prefetch.step();
       }
     }
     v += plane_of<T>(g, g.c);
@@ -113,18 +161,21 @@ void multiply(const Geometry& g, const T* v, const T* u, float* m, std::int64_t 
 
 // dU (k, c) (+)= Z^T V for all points.
 template <class T>
-void multiply_outer(const Geometry& g, const T* z, const T* v, float* du, std::int64_t tiles, bool add) {
+void multiply_outer(const Geometry& g, const T* z, const T* v, float* du, std::int64_t tiles, bool add,
+                    Prefetch& prefetch) {
   const int vectors = panel_vectors(g.c);
   const std::int64_t width = vectors * kLanes;
   const std::int64_t rows = vectors == 1 ? 8 : 4;
   const auto run = vectors == 4   ? outer_product<T, 4, 4>
                    : vectors == 2 ? outer_product<T, 4, 2>
                                   : outer_product<T, 8, 1>;
+  prefetch.plan(kPoints * (g.c / width) * (g.k / rows));
   for (int point = 0; point < kPoints; ++point) {
     for (std::int64_t c = 0; c < g.c; c += width) {
       for (std::int64_t k = 0; k < g.k; k += rows) {
         run(z + k * kPerWord<T>, g.k, v + c * kPerWord<T>, g.c, tiles / kPerWord<T>, du + k * g.c + c, g.c,
             add);
+        prefetch.step();
       }
     }
     z += plane_of<T>(g, g.k);
@@ -218,14 +269,21 @@ void run_activation(CpuStream stream, const ActivationCall& call) {
     T* const out = static_cast<T*>(call.out) + first * g.out_h * g.out_w * g.k;
     T* const v = buffers.v + thread * buffers.v_count;
     float* const m = buffers.m + thread * buffers.m_count;
-    const std::int64_t tiles = std::min(call.slice_images, images - first) * g.tiles();
+    const std::int64_t images_here = std::min(call.slice_images, images - first);
+    const std::int64_t tiles = images_here * g.tiles();
+    const std::int64_t pixels_in = images_here * g.h * g.w;
+    const std::int64_t pixels_out = images_here * g.out_h * g.out_w;
     for (std::int64_t begin = 0; begin < tiles; begin += block_tiles(g)) {
       const std::int64_t end = std::min(tiles, begin + block_tiles(g));
       for_each_run(g, begin, end, [&](const Run& r) {
         transform_input<T>({in + r.image * g.h * g.w * g.c, g.h, g.w, g.c}, 2 * r.row - g.padding,
                            2 * r.column - g.padding, r.count, {v + r.at * g.c, plane_of<T>(g, g.c)});
       });
-      multiply<T>(g, v, buffers.u, m, end - begin);
+      // A tile is about four pixels on either side.
+      Prefetch prefetch;
+      prefetch.write(out + std::min(4 * begin, pixels_out) * g.k, out + std::min(4 * end, pixels_out) * g.k);
+      prefetch.read(in + 4 * end * g.c, in + std::min(4 * (end + block_tiles(g)), pixels_in) * g.c);
+      multiply<T>(g, v, buffers.u, m, end - begin, prefetch);
       for_each_run(g, begin, end, [&](const Run& r) {
         transform_output<T>({m + r.at * g.k, plane_of<float>(g, g.k)}, r.count,
                             {out + r.image * g.out_h * g.out_w * g.k, g.out_h, g.out_w, g.k,
@@ -249,7 +307,10 @@ void run_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& a, std::int6
     const T* const y = static_cast<const T*>(a.grad_y) + first * g.out_h * g.out_w * g.k;
     T* const v = buffers.v + thread * buffers.v_count;
     T* const z = buffers.z + thread * buffers.z_count;
-    const std::int64_t tiles = std::min(slice_images, s.n - first) * g.tiles();
+    const std::int64_t images_here = std::min(slice_images, s.n - first);
+    const std::int64_t tiles = images_here * g.tiles();
+    const std::int64_t pixels_in = images_here * g.h * g.w;
+    const std::int64_t pixels_out = images_here * g.out_h * g.out_w;
     for (std::int64_t begin = 0; begin < tiles; begin += block_tiles(g)) {
       const std::int64_t end = std::min(tiles, begin + block_tiles(g));
       for_each_run(g, begin, end, [&](const Run& r) {
@@ -265,7 +326,11 @@ void run_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& a, std::int6
           transform_grad_output(grad, 2 * r.row, 2 * r.column, r.count, to_z);
         }
       });
-      multiply_outer<T>(g, z, v, buffers.du + slice * buffers.du_count, end - begin, begin != 0);
+      Prefetch prefetch;
+      const std::int64_t next = end + block_tiles(g);
+      prefetch.read(x + 4 * end * g.c, x + std::min(4 * next, pixels_in) * g.c);
+      prefetch.read(y + 4 * end * g.k, y + std::min(4 * next, pixels_out) * g.k);
+      multiply_outer<T>(g, z, v, buffers.du + slice * buffers.du_count, end - begin, begin != 0, prefetch);
     }
   });
   float* const grad_weight = static_cast<float*>(a.grad_weight);

@@ -73,6 +73,11 @@ COHORT_AVX512_INLINE __m512 broadcast_word(const T* p) {
   return _mm512_castsi512_ps(_mm512_set1_epi32(*reinterpret_cast<const WordAlias*>(p)));
 }
 
+// prefetchw: every CPU with AVX-512 has it, but not every x86-64-v3 one.
+__attribute__((target("prfchw"))) inline void prefetch_for_write(const void* p) {
+  __builtin_prefetch(p, 1, 2);
+}
+
 // A plane of pixels, channels innermost, that reads as zero outside.
 template <class T>
 struct Pixels {
