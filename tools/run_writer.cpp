@@ -83,6 +83,7 @@ RunWriter::RunWriter(const Config& config, const RunSetup& run, Progress& progre
   best_epoch_.assign(members + 1, -1);
   if (!options_.folder.empty()) {
     files_.emplace(system_file_system(), options_.folder, static_cast<int>(config.integer("train.keep")));
+    remove_leftovers(system_file_system(), options_.folder);  // of a killed run; the lock is ours now
   }
 }
 
