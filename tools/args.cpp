@@ -224,7 +224,7 @@ ConfigSources Arguments::config_sources() const {
 std::vector<FlagSpec> setting_flags() {
   std::vector<FlagSpec> flags = {
       {"--config", "-c", "FILE", "TOML file with settings; may be repeated, later files win", "Run"},
-      {"--set", "-s", "KEY=VALUE", "any setting, for example distill.temperature=3; may be repeated", "Run"},
+      {"--set", "-s", "KEY=VALUE", "any setting, for example distill.dml.T=2; may be repeated", "Run"},
       {"--net", "", "MODEL[:k=v,..]",
        "a network of the cohort; repeat for each; keys id, init, lr, weight_decay (default: two "
        "resnet20)",

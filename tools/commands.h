@@ -9,6 +9,13 @@
 namespace cohort::tools {
 
 CommandSpec train_command();
+CommandSpec eval_command();
+CommandSpec predict_command();
+CommandSpec compare_command();
+CommandSpec report_command();
+CommandSpec inspect_command();
+CommandSpec loss_command();
+CommandSpec bench_command();
 CommandSpec list_command();
 CommandSpec config_command();
 CommandSpec doctor_command();

@@ -1,0 +1,101 @@
+#include "tools/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "tests/support/temporary_folder.h"
+#include "tools/image_file.h"
+#include "tools/svg_chart.h"
+
+namespace cohort::tools {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+TEST(Chart, TicksAreRoundAndInside) {
+  EXPECT_EQ(axis_ticks(0, 10, 5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
+  EXPECT_EQ(axis_ticks(-1, 1, 4), (std::vector<double>{-1, -0.5, 0, 0.5, 1}));
+  EXPECT_TRUE(axis_ticks(1, 1, 5).empty());
+  EXPECT_TRUE(axis_ticks(0, std::numeric_limits<double>::infinity(), 5).empty());
+  for (const auto& [low, high] : {std::pair{0.013, 0.9}, {-3e7, 1e9}, {71.2, 71.9}, {1e-9, 2e-9}}) {
+    const std::vector<double> ticks = axis_ticks(low, high, 6);
+    EXPECT_GE(ticks.size(), 2u) << low;
+    for (const double tick : ticks) {
+      EXPECT_GE(tick, low - 1e-9 * std::abs(low));
+      EXPECT_LE(tick, high * (1 + 1e-9));
+    }
+  }
+}
+
+TEST(Chart, GapsAndHostileNames) {
+  const double nan = std::nan("");
+  const std::string svg =
+      svg_chart({"a <b> & \"c\"", "x", "y"}, {{"<script>", {{0, 1}, {1, nan}, {2, 3}, {3, 4}}}});
+  EXPECT_THAT(svg, HasSubstr("a &lt;b&gt; &amp; &quot;c&quot;"));
+  EXPECT_THAT(svg, Not(HasSubstr("<script")));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+  std::size_t moves = 0;
+  for (std::size_t at = svg.find("d=\"M"); at < svg.find("</svg>"); at = svg.find('M', at + 4)) ++moves;
+  EXPECT_EQ(moves, 2u) << "the line is broken at the missing value";
+  EXPECT_THAT(svg_chart({"empty", "x", "y"}, {{"a", {{0, nan}}}}), HasSubstr("no values yet"));
+  EXPECT_THAT(svg_chart({"one", "x", "y"}, {{"a", {{5, 5}}}}), Not(HasSubstr("nan")));
+}
+
+TEST(Chart, LongSeriesAreThinned) {
+  ChartSeries series{"a", {}};
+  for (int i = 0; i < 100000; ++i) series.points.push_back({static_cast<double>(i), std::sin(i * 0.001)});
+  EXPECT_LT(svg_chart({"t", "x", "y"}, {series}).size(), 100000u);
+}
+
+TEST(Report, OfARunThatGoesOnAndOfDamagedRecords) {
+  const test::TemporaryFolder folder;
+  std::ofstream(folder / "config.toml") << "method = \"dml\" # <b>\n";
+  std::ofstream(folder / "metrics.jsonl")
+      << R"({"v":1,"kind":"run_start","version":"0.1.0","method":"dml","loss":"L < 1","seed":3,"nets":[{"id":"a"}]})"
+      << "\n"
+      << R"({"v":1,"kind":"step","step":1,"net":"a","loss":null,"nonfinite":["loss"]})"
+      << "\n"
+      << R"({"v":1,"kind":"step","step":2,"net":"a","loss":"text","lr":[1]})"
+      << "\n"
+      << "not json\n[1]\n"
+      << R"({"v":1,"kind":"warning","message":"<img src=x>"})"
+      << "\n"
+      << R"({"v":1,"kind":"epoch","epo)";
+  const RunRecords run = read_run(system_file_system(), folder.path().string());
+  EXPECT_EQ(run.damaged_lines, 2);
+  EXPECT_EQ(run.steps.size(), 2u);
+  const std::string html = html_report(run);
+  for (const char* part :
+       {"running", "L &lt; 1", "&lt;img src=x&gt;", "&lt;b&gt;", "2 lines of metrics.jsonl are damaged"}) {
+    EXPECT_THAT(html, HasSubstr(part));
+  }
+  EXPECT_THROW(read_run(system_file_system(), (folder / "none").string()), Error);
+}
+
+TEST(FitImage, KeepsConstantsAndCentres) {
+  Image image{40, 60, 3, std::vector<std::uint8_t>(40 * 60 * 3, 77)};
+  const Image small = fit_image(image, 8, 8);
+  EXPECT_EQ(small.pixels, std::vector<std::uint8_t>(8 * 8 * 3, 77));
+  EXPECT_EQ(fit_image(image, 64, 64).pixels, std::vector<std::uint8_t>(64 * 64 * 3, 77));
+  // What lies outside of the centred square does not matter.
+  for (int y = 0; y < 40; ++y) {
+    for (int x = 0; x < 60; ++x) {
+      if (x < 10 || x >= 50) image.pixels[static_cast<std::size_t>((y * 60 + x) * 3)] = 255;
+    }
+  }
+  EXPECT_EQ(fit_image(image, 8, 8).pixels, small.pixels);
+  Image ramp{1, 4, 1, {0, 100, 200, 40}};
+  ramp.height = 2;
+  ramp.width = 2;
+  EXPECT_EQ(fit_image(ramp, 2, 2).pixels, ramp.pixels) << "an image that fits is untouched";
+  const Image half = fit_image({2, 2, 1, {0, 100, 200, 40}}, 1, 1);
+  EXPECT_EQ(half.pixels, std::vector<std::uint8_t>{85}) << "the mean of four pixels";
+}
+
+}  // namespace
+}  // namespace cohort::tools

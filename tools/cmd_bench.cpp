@@ -1,0 +1,119 @@
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+#include "tools/build_info.h"
+#include "tools/commands.h"
+#include "tools/messages.h"
+#include "tools/run_records.h"
+#include "tools/run_setup.h"
+#include "tools/text.h"
+
+namespace cohort::tools {
+namespace {
+
+std::int64_t count_argument(const Arguments& arguments, const char* flag, std::int64_t otherwise) {
+  if (!arguments.has(flag)) return otherwise;
+  const auto value = parse_int(arguments.value(flag));
+  if (!value || *value < 1 || *value > 1'000'000) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: expected an integer from 1 to 1000000, not '{}'", flag,
+                            printable(arguments.value(flag))),
+                "");
+  }
+  return *value;
+}
+
+double peak_memory_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024.0;
+}
+
+int run_bench(const Arguments& arguments) {
+  const std::int64_t steps = count_argument(arguments, "--steps", 20);
+  const std::int64_t warmup = count_argument(arguments, "--warmup", 3);
+  Config config = resolve_config(arguments.config_sources());
+  const std::int64_t batch = config.integer("train.batch_size");
+  // A step needs one batch: no point in drawing or reading more of a generated set.
+  if (config.text("data.name") == "shapes" && config.integer("data.train_images") == 0) {
+    config.override_value("data.train_images", std::max<std::int64_t>(batch, 64), "bench");
+    config.override_value("data.test_images", std::int64_t{16}, "bench");
+  }
+  config.override_value("data.val_fraction", 0.0, "bench");
+  RunSetup run = make_run(config, [](const std::string& text) { print_warning(text); });
+  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
+  std::vector<std::int32_t> indices(static_cast<std::size_t>(std::min(batch, run.data.train.size())));
+  std::iota(indices.begin(), indices.end(), 0);
+  std::vector<double> rates;
+  for (const distill::Cohort::Member& member : run.cohort->members())
+    rates.push_back(member.spec.learning_rate);
+
+  std::vector<double> seconds;
+  for (std::int64_t step = 0; step < warmup + steps; ++step) {
+    const auto begin = std::chrono::steady_clock::now();
+    run.cohort->train({&images, indices, step, 0, rates});
+    run.ctx->synchronize();
+    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (step >= warmup) seconds.push_back(elapsed);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  const double median = seconds[seconds.size() / 2];
+  const double rows = static_cast<double>(indices.size());
+  Json nets = Json::array();
+  for (const distill::Cohort::Member& member : run.cohort->members()) nets.push_back(member.spec.model);
+  const Json answer = {{"version", build_info().version},
+                       {"method", config.text("method")},
+                       {"nets", nets},
+                       {"precision", config.text("train.precision")},
+                       {"threads", run.ctx->cpu_stream().pool->num_threads()},
+                       {"batch", indices.size()},
+                       {"steps", steps},
+                       {"median_ms", 1e3 * median},
+                       {"min_ms", 1e3 * seconds.front()},
+                       {"max_ms", 1e3 * seconds.back()},
+                       {"images_per_second", rows / median},
+                       {"operations", run.cohort->num_recorded_operations()},
+                       {"step_mib", static_cast<double>(run.ctx->step_bytes()) / (1024.0 * 1024.0)},
+                       {"peak_mib", peak_memory_mib()}};
+  if (arguments.has("--json")) {
+    print_out(answer.dump(2) + "\n");
+    return 0;
+  }
+  print_out(fmt::format("{}  {}  {}  batch {}  {} threads\n", config.text("method"),
+                        join(nets.get<std::vector<std::string>>(), "+"), config.text("train.precision"),
+                        indices.size(), run.ctx->cpu_stream().pool->num_threads()));
+  print_out(fmt::format("step   median {:.2f} ms, min {:.2f} ms, max {:.2f} ms of {}\n", 1e3 * median,
+                        1e3 * seconds.front(), 1e3 * seconds.back(), steps));
+  print_out(fmt::format("speed  {:.1f} images/s through all networks\n", rows / median));
+  print_out(fmt::format("memory {:.1f} MiB per step, {:.1f} MiB peak\n", answer["step_mib"].get<double>(),
+                        answer["peak_mib"].get<double>()));
+  return 0;
+}
+
+}  // namespace
+
+CommandSpec bench_command() {
+  CommandSpec spec;
+  spec.name = "bench";
+  spec.summary = "time of whole training steps";
+  spec.verbs = {"step"};
+  spec.positionals = "step";
+  spec.min_positionals = 1;
+  spec.max_positionals = 1;
+  spec.examples = {
+      {"cohort bench step --net resnet32 --net resnet32 --batch-size 128",
+       "forward, teaching, backward, update"},
+      {"cohort bench step --method independent --json", "the same without teaching, for scripts"}};
+  spec.flags = setting_flags();
+  spec.flags.push_back({"--steps", "", "N", "timed steps (20)", "Run"});
+  spec.flags.push_back({"--warmup", "", "N", "steps before them (3)", "Run"});
+  spec.flags.push_back(json_flag());
+  spec.run = run_bench;
+  return spec;
+}
+
+}  // namespace cohort::tools
