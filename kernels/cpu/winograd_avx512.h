@@ -93,13 +93,15 @@ struct Points {
   std::int64_t plane;
 };
 
-template <class T>
+// B^T d of one column of four pixels. kRows: all four rows lie inside.
+template <bool kRows, class T>
 COHORT_AVX512_INLINE void column_of_input(const Pixels<T>& x, std::int64_t row, std::int64_t column,
                                           std::int64_t c, __m512 out[4]) {
   __m512 d[4];
   const bool inside = column >= 0 && column < x.w;
+#pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
-    const bool valid = inside && row + r >= 0 && row + r < x.h;
+    const bool valid = inside && (kRows || (row + r >= 0 && row + r < x.h));
     d[r] = valid ? load(x.data + ((row + r) * x.w + column) * x.c + c) : _mm512_setzero_ps();
   }
   out[0] = _mm512_sub_ps(d[0], d[2]);
@@ -108,19 +110,18 @@ COHORT_AVX512_INLINE void column_of_input(const Pixels<T>& x, std::int64_t row, 
   out[3] = _mm512_sub_ps(d[1], d[3]);
 }
 
-// B^T d B of `count` tiles next to each other, the first with its corner at (row, column). Neighbours share
-// two columns, which are transformed once.
-template <class T>
-COHORT_AVX512 void transform_input(const Pixels<T>& x, std::int64_t row, std::int64_t column,
-                                   std::int64_t count, const Points<T>& v) {
+template <bool kRows, class T>
+COHORT_AVX512 void transform_input_of(const Pixels<T>& x, std::int64_t row, std::int64_t column,
+                                      std::int64_t count, const Points<T>& v) {
   for (std::int64_t c = 0; c < x.c; c += kLanes) {
     __m512 p0[4], p1[4], p2[4], p3[4];
-    column_of_input(x, row, column, c, p0);
-    column_of_input(x, row, column + 1, c, p1);
+    column_of_input<kRows>(x, row, column, c, p0);
+    column_of_input<kRows>(x, row, column + 1, c, p1);
     for (std::int64_t i = 0; i < count; ++i) {
-      column_of_input(x, row, column + 2 * i + 2, c, p2);
-      column_of_input(x, row, column + 2 * i + 3, c, p3);
+      column_of_input<kRows>(x, row, column + 2 * i + 2, c, p2);
+      column_of_input<kRows>(x, row, column + 2 * i + 3, c, p3);
       T* out = v.data + i * x.c + c;
+#pragma GCC unroll 4
       for (int r = 0; r < 4; ++r, out += 4 * v.plane) {
         store(out, _mm512_sub_ps(p0[r], p2[r]));
         store(out + v.plane, _mm512_add_ps(p1[r], p2[r]));
@@ -134,18 +135,20 @@ COHORT_AVX512 void transform_input(const Pixels<T>& x, std::int64_t row, std::in
 }
 
 // The same of `count` tiles, an even number, in pairs of tiles.
-COHORT_AVX512 inline void transform_input_pairs(const Pixels<bf16>& x, std::int64_t row, std::int64_t column,
-                                                std::int64_t count, const Points<bf16>& v) {
+template <bool kRows>
+COHORT_AVX512 void transform_input_pairs_of(const Pixels<bf16>& x, std::int64_t row, std::int64_t column,
+                                            std::int64_t count, const Points<bf16>& v) {
   for (std::int64_t c = 0; c < x.c; c += kLanes) {
     __m512 p0[4], p1[4], p2[4], p3[4], p4[4], p5[4];
-    column_of_input(x, row, column, c, p0);
-    column_of_input(x, row, column + 1, c, p1);
+    column_of_input<kRows>(x, row, column, c, p0);
+    column_of_input<kRows>(x, row, column + 1, c, p1);
     for (std::int64_t i = 0; i < count; i += 2) {
-      column_of_input(x, row, column + 2 * i + 2, c, p2);
-      column_of_input(x, row, column + 2 * i + 3, c, p3);
-      column_of_input(x, row, column + 2 * i + 4, c, p4);
-      column_of_input(x, row, column + 2 * i + 5, c, p5);
+      column_of_input<kRows>(x, row, column + 2 * i + 2, c, p2);
+      column_of_input<kRows>(x, row, column + 2 * i + 3, c, p3);
+      column_of_input<kRows>(x, row, column + 2 * i + 4, c, p4);
+      column_of_input<kRows>(x, row, column + 2 * i + 5, c, p5);
       bf16* out = v.data + i * x.c + 2 * c;
+#pragma GCC unroll 4
       for (int r = 0; r < 4; ++r, out += 4 * v.plane) {
         store_pairs(out, _mm512_sub_ps(p0[r], p2[r]), _mm512_sub_ps(p2[r], p4[r]));
         store_pairs(out + v.plane, _mm512_add_ps(p1[r], p2[r]), _mm512_add_ps(p3[r], p4[r]));
@@ -156,6 +159,21 @@ COHORT_AVX512 inline void transform_input_pairs(const Pixels<bf16>& x, std::int6
       }
     }
   }
+}
+
+// B^T d B of `count` tiles next to each other, the first with its corner at (row, column). Neighbours share
+// two columns, which are transformed once.
+template <class T>
+void transform_input(const Pixels<T>& x, std::int64_t row, std::int64_t column, std::int64_t count,
+                     const Points<T>& v) {
+  const bool inside = row >= 0 && row + 3 < x.h;
+  (inside ? transform_input_of<true, T> : transform_input_of<false, T>)(x, row, column, count, v);
+}
+
+inline void transform_input_pairs(const Pixels<bf16>& x, std::int64_t row, std::int64_t column,
+                                  std::int64_t count, const Points<bf16>& v) {
+  const bool inside = row >= 0 && row + 3 < x.h;
+  (inside ? transform_input_pairs_of<true> : transform_input_pairs_of<false>)(x, row, column, count, v);
 }
 
 // A dY of one tile of 2x2 gradients, which may reach over the edge: columns `left` and `right`.
@@ -228,36 +246,51 @@ struct Target {
   bool add;
 };
 
-template <class T>
+// kPlain: no bias, nothing to add to, and the whole tile lies inside.
+template <bool kPlain, class T>
 COHORT_AVX512_INLINE void put(const Target<T>& y, std::int64_t row, std::int64_t column, std::int64_t k,
                               __m512 v) {
-  if (row >= y.h || column >= y.w) return;
   T* const p = y.data + (row * y.w + column) * y.k + k;
-  if (y.bias != nullptr) v = _mm512_add_ps(v, load(y.bias + k));
-  if (y.add) v = _mm512_add_ps(load(p), v);
+  if (!kPlain) {
+    if (row >= y.h || column >= y.w) return;
+    if (y.bias != nullptr) v = _mm512_add_ps(v, load(y.bias + k));
+    if (y.add) v = _mm512_add_ps(load(p), v);
+  }
   store(p, v);
 }
 
-// A^T M A of `count` tiles next to each other, written (or added) to 2x2 outputs from (row, column) on.
-template <class T>
-COHORT_AVX512 void transform_output(const Points<float>& m, std::int64_t count, const Target<T>& y,
-                                    std::int64_t row, std::int64_t column) {
+template <bool kPlain, class T>
+COHORT_AVX512 void transform_output_of(const Points<float>& m, std::int64_t count, const Target<T>& y,
+                                       std::int64_t row, std::int64_t column) {
   for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t q = column + 2 * i;
     for (std::int64_t k = 0; k < y.k; k += kLanes) {
       const float* in = m.data + i * y.k + k;
       __m512 top[4], bottom[4];
+#pragma GCC unroll 4
       for (int j = 0; j < 4; ++j, in += m.plane) {
         const __m512 m1 = load(in + 4 * m.plane);
         const __m512 m2 = load(in + 8 * m.plane);
         top[j] = _mm512_add_ps(load(in), _mm512_add_ps(m1, m2));
         bottom[j] = _mm512_sub_ps(_mm512_sub_ps(m1, m2), load(in + 12 * m.plane));
       }
-      const std::int64_t q = column + 2 * i;
-      put(y, row, q, k, _mm512_add_ps(top[0], _mm512_add_ps(top[1], top[2])));
-      put(y, row, q + 1, k, _mm512_sub_ps(_mm512_sub_ps(top[1], top[2]), top[3]));
-      put(y, row + 1, q, k, _mm512_add_ps(bottom[0], _mm512_add_ps(bottom[1], bottom[2])));
-      put(y, row + 1, q + 1, k, _mm512_sub_ps(_mm512_sub_ps(bottom[1], bottom[2]), bottom[3]));
+      put<kPlain>(y, row, q, k, _mm512_add_ps(top[0], _mm512_add_ps(top[1], top[2])));
+      put<kPlain>(y, row, q + 1, k, _mm512_sub_ps(_mm512_sub_ps(top[1], top[2]), top[3]));
+      put<kPlain>(y, row + 1, q, k, _mm512_add_ps(bottom[0], _mm512_add_ps(bottom[1], bottom[2])));
+      put<kPlain>(y, row + 1, q + 1, k, _mm512_sub_ps(_mm512_sub_ps(bottom[1], bottom[2]), bottom[3]));
     }
+  }
+}
+
+// A^T M A of `count` tiles next to each other, written (or added) to 2x2 outputs from (row, column) on.
+template <class T>
+void transform_output(const Points<float>& m, std::int64_t count, const Target<T>& y, std::int64_t row,
+                      std::int64_t column) {
+  const bool inside = row + 1 < y.h && column + 2 * count <= y.w;
+  if (inside && y.bias == nullptr && !y.add) {
+    transform_output_of<true>(m, count, y, row, column);
+  } else {
+    transform_output_of<false>(m, count, y, row, column);
   }
 }
 
