@@ -80,7 +80,7 @@ int run_bench(const Arguments& arguments) {
                        {"step_mib", static_cast<double>(run.ctx->step_bytes()) / (1024.0 * 1024.0)},
                        {"peak_mib", peak_memory_mib()}};
   if (arguments.has("--json")) {
-    print_out(answer.dump(2) + "\n");
+    print_out(json_text(answer));
     return 0;
   }
   print_out(fmt::format("{}  {}  {}  batch {}  {} threads\n", config.text("method"),

@@ -144,7 +144,7 @@ int run_eval(const Arguments& arguments) {
     answer["pairwise_agreement"] = pairwise_agreement(predictions);
   }
   if (arguments.has("--json")) {
-    print_out(answer.dump(2) + "\n");
+    print_out(json_text(answer));
     return 0;
   }
   Table table({{"net"},

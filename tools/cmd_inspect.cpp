@@ -53,14 +53,12 @@ int inspect_model(const Arguments& arguments) {
   std::vector<std::string> stages;
   for (const Shape& stage : summary.stages) stages.push_back(shape_text(stage, 0));
   if (arguments.has("--json")) {
-    print_out(Json{{"model", network->model()},
-                   {"classes", classes},
-                   {"params", summary.parameters},
-                   {"macs", summary.macs},
-                   {"stages", stages},
-                   {"layers", layers}}
-                  .dump(2) +
-              "\n");
+    print_out(json_text(Json{{"model", network->model()},
+                             {"classes", classes},
+                             {"params", summary.parameters},
+                             {"macs", summary.macs},
+                             {"stages", stages},
+                             {"layers", layers}}));
     return 0;
   }
   print_out(table.text());
@@ -86,10 +84,8 @@ int inspect_weights(const Arguments& arguments) {
     bytes += tensor.bytes;
   }
   if (arguments.has("--json")) {
-    print_out(
-        Json{{"metadata", file.metadata()}, {"checksums", file.has_checksums()}, {"tensors", tensors}}.dump(
-            2, ' ', false, Json::error_handler_t::replace) +
-        "\n");
+    print_out(json_text(
+        Json{{"metadata", file.metadata()}, {"checksums", file.has_checksums()}, {"tensors", tensors}}));
     return 0;
   }
   print_out(table.text());
@@ -120,20 +116,18 @@ int inspect_data(const Arguments& arguments) {
   std::vector<double> deviation(set.normalisation.std, set.normalisation.std + set.channels);
   for (const std::string& warning : warnings) print_warning(warning);
   if (arguments.has("--json")) {
-    print_out(Json{{"name", config.text("data.name")},
-                   {"train", set.size()},
-                   {"test", data.test.size()},
-                   {"classes", set.num_classes},
-                   {"class_names", set.class_names},
-                   {"height", set.height},
-                   {"width", set.width},
-                   {"channels", set.channels},
-                   {"mean", mean},
-                   {"std", deviation},
-                   {"train_per_class", train},
-                   {"test_per_class", test}}
-                  .dump(2) +
-              "\n");
+    print_out(json_text(Json{{"name", config.text("data.name")},
+                             {"train", set.size()},
+                             {"test", data.test.size()},
+                             {"classes", set.num_classes},
+                             {"class_names", set.class_names},
+                             {"height", set.height},
+                             {"width", set.width},
+                             {"channels", set.channels},
+                             {"mean", mean},
+                             {"std", deviation},
+                             {"train_per_class", train},
+                             {"test_per_class", test}}));
     return 0;
   }
   print_out(fmt::format("{}  train {}  test {}  {} classes  {}x{}x{}\n", config.text("data.name"), set.size(),
@@ -154,13 +148,11 @@ int inspect_data(const Arguments& arguments) {
 int inspect_run(const Arguments& arguments) {
   const RunRecords run = read_run(system_file_system(), arguments.positionals[1]);
   if (arguments.has("--json")) {
-    print_out(Json{{"start", run.start},
-                   {"summary", run.summary},
-                   {"steps", run.steps.size()},
-                   {"epochs", run.epochs.size()},
-                   {"damaged_lines", run.damaged_lines}}
-                  .dump(2) +
-              "\n");
+    print_out(json_text(Json{{"start", run.start},
+                             {"summary", run.summary},
+                             {"steps", run.steps.size()},
+                             {"epochs", run.epochs.size()},
+                             {"damaged_lines", run.damaged_lines}}));
     return 0;
   }
   const std::string status = text_in(run.summary, "status");

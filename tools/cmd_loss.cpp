@@ -123,7 +123,7 @@ void print_answer(const std::string& formula, const distill::ProbeOutput& output
     Json answer = {{"formula", formula}, {"loss", Json::array()}};
     for (const double loss : output.loss) answer["loss"].push_back(loss);
     if (output.teacher >= 0) answer["teacher"] = output.teacher;
-    print_out(answer.dump(2) + "\n");
+    print_out(json_text(answer));
     return;
   }
   print_out(fmt::format("{}\n", formula));

@@ -121,7 +121,7 @@ void print_predictions(const std::vector<std::string>& paths, const std::vector<
                join(next, ", ")});
     list.push_back({{"image", paths[row]}, {"top", std::move(top)}});
   }
-  print_out(json ? list.dump(2, ' ', false, Json::error_handler_t::replace) + "\n" : table.text());
+  print_out(json ? json_text(list) : table.text());
 }
 
 int run_predict(const Arguments& arguments) {

@@ -201,7 +201,9 @@ int train(const Plan& plan, const Arguments& arguments, const std::vector<std::s
   const Config& config = plan.config;
   Progress progress(choose_progress_mode(config.text("log.progress"), 2), Progress::standard_error());
   std::vector<std::string> early;  // before there is a log
-  RunSetup run = make_run(config, [&](const std::string& text) { early.push_back(text); });
+  RunSetup run = make_run(
+      config, [&](const std::string& text) { early.push_back(text); },
+      plan.resume ? FirstWeights::kFromCheckpoint : FirstWeights::kRead);
   if (!plan.resume && !plan.folder.empty()) make_run_folder(plan.folder, arguments.has("--overwrite"));
   RunWriter writer(config, run, progress, {plan.folder, command, config.number("train.time_limit")});
   distill::Trainer trainer(*run.ctx, *run.cohort, run.trainer_data(), trainer_options(config), writer);
@@ -243,9 +245,11 @@ int train(const Plan& plan, const Arguments& arguments, const std::vector<std::s
                     : fmt::format("stopped at step {} and saved; go on with: cohort train --resume {}",
                                   result.steps, plan.folder));
   } else if (!plan.folder.empty()) {
-    writer.line(fmt::format("saved  {0}/checkpoints/best, {0}/report.html", plan.folder));
+    const bool selected = result.best[0].epoch >= 0;
+    writer.line(
+        fmt::format("saved  {0}/checkpoints/{1}, {0}/report.html", plan.folder, selected ? "best" : "last"));
   }
-  print_out(arguments.has("--json") ? writer.summary().dump(2) + "\n" : end_table(writer.summary()));
+  print_out(arguments.has("--json") ? json_text(writer.summary()) : end_table(writer.summary()));
   return code;
 }
 

@@ -250,7 +250,7 @@ std::vector<OptionKey> log_keys() {
   return {
       {.path = "log.every_steps",
        .type = KeyType::kInt,
-       .default_value = std::int64_t{50},
+       .default_value = std::int64_t{10},
        .min = 1,
        .max = 1e9,
        .help = "steps between records in metrics.jsonl",

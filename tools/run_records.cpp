@@ -75,6 +75,10 @@ std::string text_in(const Json& object, const char* key) {
   return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
 }
 
+std::string json_text(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 void put_number(Json& object, const std::string& key, double value) {
   if (std::isfinite(value)) {
     object[key] = value;

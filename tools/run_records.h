@@ -35,6 +35,9 @@ RunRecords read_run(FileSystem& fs, const std::string& folder);
 double number_in(const Json& object, const char* key);
 std::string text_in(const Json& object, const char* key);
 
+// Indented text; bytes that are not UTF-8 (a file name) are replaced, never an error.
+std::string json_text(const Json& json);
+
 // JSON without NaN: a value that is not finite becomes null and its key is noted in "nonfinite".
 void put_number(Json& object, const std::string& key, double value);
 

@@ -204,7 +204,7 @@ void load_first_weights(const Config& config, RunSetup& run, const data::Warn& w
 
 }  // namespace
 
-RunSetup make_run(const Config& config, const data::Warn& warn) {
+RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights) {
   RunSetup run;
   std::unique_ptr<distill::Method> method = make_method(config);
   method->check_members(static_cast<int>(config.networks().size()));
@@ -218,7 +218,7 @@ RunSetup make_run(const Config& config, const data::Warn& warn) {
                                      static_cast<std::uint64_t>(config.integer("seed")));
   run.cohort = std::make_unique<distill::Cohort>(*run.ctx, member_specs(config), std::move(method),
                                                  run.data.train, cohort_options(config));
-  load_first_weights(config, run, warn);
+  if (weights == FirstWeights::kRead) load_first_weights(config, run, warn);
   return run;
 }
 

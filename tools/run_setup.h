@@ -40,7 +40,9 @@ struct RunSetup {
 
 // Reads the data and the networks' first weights; writes nothing. Throws the error that belongs to what is
 // wrong.
-RunSetup make_run(const Config& config, const data::Warn& warn);
+// A run that is resumed has its weights in the checkpoint: the files it started from may be gone.
+enum class FirstWeights { kRead, kFromCheckpoint };
+RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights = FirstWeights::kRead);
 
 // Weights from a file into a member of the cohort; errors name the file.
 void load_member(Context& ctx, distill::Cohort::Member& member, const std::string& path);

@@ -127,7 +127,7 @@ void RunWriter::start() {
   env["data_fingerprint"] = checksum_text(run_.fingerprint);
   replace_file("config.toml", config_.to_toml());
   replace_file("command.txt", command + "\n");
-  replace_file("env.json", env.dump(2) + "\n");
+  replace_file("env.json", json_text(env));
   replace_file("split.json",
                Json{{"seed", config_.integer("seed")}, {"held_out", run_.split.held_out}}.dump() + "\n");
   if (files_ && files_->csv.bytes() == 0) files_->csv.append(kCsvHeader);
@@ -344,7 +344,7 @@ void RunWriter::save_best(const distill::EpochRecord& record) {
     put_number(entry, "top1", best_val_[k]);
     best.push_back(std::move(entry));
   }
-  const std::string best_text = best.dump(2) + "\n";
+  const std::string best_text = json_text(best);
   const std::string run_text = run_state();
   files.push_back({"best.json", as_byte_span(best_text)});
   files.push_back({kRunState, as_byte_span(run_text)});
@@ -363,7 +363,7 @@ std::string RunWriter::run_state() const {
     json["std"].push_back(train.normalisation.std[c]);
   }
   json["class_names"] = train.class_names;
-  return json.dump(2) + "\n";
+  return json_text(json);
 }
 
 void RunWriter::save() {
@@ -376,7 +376,7 @@ void RunWriter::save() {
   state["marks"] = {{"metrics.jsonl", mark(files_->metrics)},
                     {"metrics.csv", mark(files_->csv)},
                     {"log.txt", mark(files_->text)}};
-  const std::string state_text = state.dump(2) + "\n";
+  const std::string state_text = json_text(state);
   std::vector<distill::NamedBytes> contents = trainer_->state();
   std::vector<CheckpointFile> files;
   for (const distill::NamedBytes& file : contents) files.push_back({file.name, file.bytes});
@@ -441,7 +441,7 @@ void RunWriter::finish(const distill::RunResult& result, const std::string& stat
   progress_.clear();
   summary_ = make_summary(result, status, exit_code);
   event({{"kind", "run_end"}, {"status", status}, {"exit_code", exit_code}, {"steps", result.steps}});
-  replace_file("summary.json", summary_.dump(2) + "\n");
+  replace_file("summary.json", json_text(summary_));
   write_report();
 }
 

@@ -328,5 +328,86 @@ TEST(Train, DamagedCheckpoints) {
   expect_same_weights(folder / "whole", folder / "r");
 }
 
+// Every method of the registry, two and three networks, f32 and bf16, through the whole program.
+TEST(Train, EveryMethod) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_cohort(tiny({"--out", "teacher", "--epochs", "1"}), folder.path()).code, 0);
+  const json methods = json::parse(run_cohort({"list", "methods", "--json"}, folder.path()).out);
+  ASSERT_GE(methods.size(), 5u);
+  for (const json& method : methods) {
+    const std::string name = method["name"];
+    for (const bool three : {false, true}) {
+      const std::string run = name + (three ? "3" : "2");
+      std::vector<std::string> words = tiny(
+          {"--method", name, "--out", run, "--precision", three ? "bf16" : "f32", "-s", "data.augment=none"});
+      if (name == "kd") words.insert(words.end(), {"--init", "a=teacher/checkpoints/last/a.safetensors"});
+      if (three) words.insert(words.end(), {"--net", "resnet8", "-s", "distill.icl=true"});
+      const RunResult result = run_cohort(words, folder.path());
+      ASSERT_EQ(result.code, 0) << run << "\n" << result.err;
+      const json summary = json::parse(read_text(folder / run / "summary.json"));
+      EXPECT_EQ(summary["nets"].size(), three ? 4u : 3u) << run;
+      if (name != "kd") continue;
+      EXPECT_EQ(read_text(folder / run / "checkpoints/last/a.safetensors").size(),
+                read_text(folder / "teacher/checkpoints/last/a.safetensors").size());
+      EXPECT_EQ(summary["nets"][0]["test_last"], summary["nets"][0]["test_at_best"])
+          << "a frozen teacher does not move";
+    }
+  }
+}
+
+TEST(Train, AwkwardFolderNames) {
+  const TemporaryFolder folder;
+  for (const std::string& name : {std::string("sp ace"), std::string("caf\xC3\xA9"), std::string("new\nline"),
+                                  std::string("-dash"), std::string(255, 'n'), std::string("a/b/c/d"),
+                                  std::string("quote\"'"), std::string("x/"), std::string("\xFF\xFE")}) {
+    std::vector<std::string> words = tiny({"--epochs", "1", "--out=" + name});
+    const RunResult result = run_cohort(words, folder.path());
+    EXPECT_EQ(result.code, 0) << name << result.err;
+    EXPECT_TRUE(std::filesystem::exists(folder / name / "summary.json")) << name;
+    EXPECT_EQ(run_cohort({"train", "--resume=" + name}, folder.path()).code, 0) << name;
+    EXPECT_EQ(run_cohort({"inspect", "run", "./" + name}, folder.path()).code, 0) << name;
+  }
+  std::filesystem::create_directory(folder / "locked");
+  std::ofstream(folder / "file") << "x";
+  EXPECT_EQ(run_cohort(tiny({"--out", "file"}), folder.path()).code, 2);
+  EXPECT_EQ(run_cohort(tiny({"--out", "file/below"}), folder.path()).code, 4);
+}
+
+// A reader that goes away, a full disk behind standard output: the run goes on, its files are complete.
+TEST(Train, StandardOutputThatFails) {
+  const TemporaryFolder folder;
+  const std::string command =
+      "cd " + folder.path().string() + " && " + COHORT_BINARY +
+      " train --fast-dev-run=2 --net resnet8 --net resnet8 -o piped 2>&1 | head -1 >/dev/null";
+  EXPECT_EQ(system(command.c_str()), 0);
+  for (int i = 0; i < 1000 && !std::filesystem::exists(folder / "piped/report.html"); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(json::parse(read_text(folder / "piped/summary.json"))["status"], "finished");
+  if (!std::filesystem::exists("/dev/full")) return;
+  const RunResult full = CohortProcess(tiny({"--out", "full"}), folder.path(), {}, "/dev/full").wait();
+  EXPECT_EQ(full.code, 4);
+  EXPECT_THAT(full.err, HasSubstr("cannot write to standard output"));
+  EXPECT_EQ(json::parse(read_text(folder / "full/summary.json"))["status"], "finished");
+}
+
+// The second Ctrl-C does not wait for the step to end.
+TEST(Train, TheSecondInterruptEndsAtOnce) {
+  const TemporaryFolder folder;
+  CohortProcess process({"train", "--net", "wrn_40_2", "--net", "wrn_40_2", "--batch-size", "512", "-s",
+                         "data.train_images=1024", "-s", "data.test_images=16", "--out", "r"},
+                        folder.path());
+  for (int i = 0; i < 4000 && process.err_so_far().find("wrn_40_2") == std::string::npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // into the first step, which takes seconds
+  process.signal(SIGINT);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const auto begin = std::chrono::steady_clock::now();
+  process.signal(SIGINT);
+  EXPECT_EQ(process.wait().code, 130);
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 1.0);
+}
+
 }  // namespace
 }  // namespace cohort::tools
