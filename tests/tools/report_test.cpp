@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "tests/support/temporary_folder.h"
+#include "tools/comparison.h"
 #include "tools/image_file.h"
 #include "tools/svg_chart.h"
 
@@ -75,6 +76,36 @@ TEST(Report, OfARunThatGoesOnAndOfDamagedRecords) {
     EXPECT_THAT(html, HasSubstr(part));
   }
   EXPECT_THROW(read_run(system_file_system(), (folder / "none").string()), Error);
+}
+
+TEST(Comparison, SpreadAndInterval) {
+  EXPECT_DOUBLE_EQ(spread({1, 2, 3, 4}).mean, 2.5);
+  EXPECT_NEAR(spread({1, 2, 3, 4}).deviation, 1.2909944487358056, 1e-15);
+  EXPECT_TRUE(std::isnan(spread({1}).deviation));
+  EXPECT_NEAR(half_interval({1, 2, 3, 4}), 3.182 * 1.2909944487358056 / 2, 1e-12);
+  EXPECT_TRUE(std::isnan(half_interval({1})));
+  EXPECT_NEAR(half_interval(std::vector<double>(40, 5.0)), 0, 0);
+}
+
+Json summary_of(const char* method, int seed, double top1, const char* status = "finished") {
+  return {{"status", status},
+          {"method", method},
+          {"seed", seed},
+          {"seconds", 65.0},
+          {"nets", {{{"id", "a"}, {"model", "m"}, {"test_at_best", top1}, {"test_last", top1 - 0.01}}}}};
+}
+
+TEST(Comparison, DifferencesArePairedBySeed) {
+  const std::vector<ComparisonRow> rows = compare_runs(
+      {summary_of("independent", 0, 0.50), summary_of("dml", 1, 0.63), summary_of("dml", 0, 0.52),
+       summary_of("independent", 1, 0.60), summary_of("dml", 2, 0.9, "stopped"), Json()});
+  EXPECT_EQ(comparison_table(rows).text(),
+            "method       net  model  runs     test@best     test@last  to independent [95%]  time\n"
+            "independent  a    m         2  55.00 ± 7.07  54.00 ± 7.07                        1:05\n"
+            "dml          a    m         2  57.50 ± 7.78  56.50 ± 7.78  +2.50 [-3.85, +8.85]  1:05\n");
+  const Json json = comparison_json(rows);
+  EXPECT_NEAR(json[1]["to_independent"].get<double>(), 0.025, 1e-12);
+  EXPECT_FALSE(json[0].contains("to_independent"));
 }
 
 TEST(FitImage, KeepsConstantsAndCentres) {

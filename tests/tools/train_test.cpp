@@ -391,6 +391,52 @@ TEST(Train, StandardOutputThatFails) {
   EXPECT_EQ(json::parse(read_text(folder / "full/summary.json"))["status"], "finished");
 }
 
+// A grid of methods and seeds: one command, given again after a stop.
+TEST(Train, CompareTrainsWhatIsMissing) {
+  const TemporaryFolder folder;
+  std::vector<std::string> words = tiny({"--methods", "independent,dml", "--seeds", "2", "--out", "grid/"});
+  words[0] = "compare";
+  const RunResult first = run_cohort(words, folder.path());
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_EQ(names_in(folder / "grid"),
+            (std::set<std::string>{"dml-s0", "dml-s1", "independent-s0", "independent-s1"}));
+  EXPECT_THAT(first.out, HasSubstr("to independent"));
+  EXPECT_THAT(first.out, HasSubstr("±"));
+
+  // Cut one cell back to its middle and remove another: only these two are trained.
+  const std::string kept = read_text(folder / "grid/independent-s0/log.txt");
+  std::filesystem::remove_all(folder / "grid/independent-s1");
+  std::filesystem::remove_all(folder / "grid/dml-s1");
+  words.push_back("--json");
+  std::vector<std::string> stopped = tiny({"--out", "grid/dml-s1", "--seed", "1", "--max-steps", "7"});
+  ASSERT_EQ(run_cohort(stopped, folder.path()).code, 0);
+  const RunResult second = run_cohort(words, folder.path());
+  ASSERT_EQ(second.code, 0) << second.err;
+  EXPECT_THAT(second.err, HasSubstr("resumed at step 7"));
+  EXPECT_EQ(read_text(folder / "grid/independent-s0/log.txt"), kept);
+  words.pop_back();
+  const RunResult third = run_cohort(words, folder.path());
+  EXPECT_EQ(third.err, "") << "nothing left to train";
+  const auto without_times = [](std::string table) {
+    std::string out;
+    for (std::size_t begin = 0; begin < table.size();) {
+      const std::size_t end = table.find('\n', begin);
+      const std::string line = table.substr(begin, end - begin);
+      out += line.substr(0, line.find_last_of(' ')) + "\n";
+      begin = end + 1;
+    }
+    return out;
+  };
+  EXPECT_EQ(without_times(third.out), without_times(first.out)) << "the same bits, resumed or not";
+
+  words.insert(words.end(), {"--lr", "0.2"});
+  EXPECT_EQ(run_cohort(words, folder.path()).code, 9);
+  EXPECT_EQ(run_cohort({"compare", "--methods", "dml,dlm", "--out", "x"}, folder.path()).code, 2);
+  EXPECT_EQ(run_cohort({"compare", "--methods", "dml"}, folder.path()).code, 2);
+  EXPECT_EQ(run_cohort({"compare", "--methods", "dml", "--out", "x", "--seeds", "0"}, folder.path()).code, 2);
+  EXPECT_EQ(run_cohort({"compare"}, folder.path()).code, 2);
+}
+
 // The second Ctrl-C does not wait for the step to end.
 TEST(Train, TheSecondInterruptEndsAtOnce) {
   const TemporaryFolder folder;
