@@ -15,7 +15,8 @@ Parity (losses of the first steps, to compare with `cohort train` from the same 
   --data      folder with the CIFAR binary files (train.bin, or data_batch_1.bin ..), at any depth
   --mean, --std   three numbers each, of pixel values in [0, 1] (default: the usual ones of the data set)
   The images are taken in file order, no augmentation, no shuffling; the last incomplete batch is dropped and the file
-  starts again. Output: {"losses": [[network 1, network 2], ...], "ce": [[..]], "teacher": [..]}, 17 digits.
+  starts again. --dtype f64 is the truth that both f32 runs drift from (10 to 20 s a step).
+  Output: {"losses": [[network 1, network 2], ...], "ce": [[..]], "teacher": [..]}, numbers that read back bit by bit.
 
 Methods (per step, KL summed over classes and averaged over the batch, T = 1, targets detached):
   independent  L_k = CE_k

@@ -1,6 +1,5 @@
 // Winograd F(2x2, 3x3) convolution for AVX-512: 16 multiplications per tile of 2x2 outputs where the
-// definition takes
-// 36. For 3x3, stride 1, undilated, ungrouped convolutions of 16 m to 16 n channels.
+// definition takes 36. For 3x3, stride 1, undilated, ungrouped convolutions of 16 m to 16 n channels.
 //
 //   forward        Y  = A^T [(G g G^T) (.) (B^T d B)] A    summed over input channels: 16 matrix products
 //   backward data  the same with the filters turned by 180 degrees and the channels swapped
