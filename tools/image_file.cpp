@@ -39,13 +39,82 @@ std::vector<Tap> triangle_taps(int source_begin, int source_size, int size) {
   return taps;
 }
 
-// The pixels of a binary PNM (P5, P6; 8 bits), which stb_image would take from uninitialised memory when they
-// are cut. Empty when the header is not usable or bytes are missing.
-std::span<const std::byte> pnm_pixels(std::span<const std::byte> bytes, int expected_channels) {
+[[noreturn]] void fail(const std::string& origin, const char* why) {
+  throw Error(ErrorKind::kInput, fmt::format("cannot read the image '{}': {}", printable(origin), why),
+              "PNG, JPEG, BMP and PNM are read");
+}
+
+void check_sides(const std::string& origin, std::int64_t width, std::int64_t height) {
+  if (width < 1 || height < 1) fail(origin, "it has no pixels");
+  if (width > kMaxImageSide || height > kMaxImageSide) fail(origin, "a side is longer than 8192 pixels");
+  if (width * height > kMaxImagePixels) fail(origin, "it has more than 33 million pixels");
+}
+
+// A Huffman table of more than 256 codes writes behind its array in stb_image releases before 2023 (Debian
+// 12's is one). `at` is behind the marker. False: the segment holds such a table.
+bool huffman_tables_fit(std::span<const std::byte> bytes, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return i < bytes.size() ? static_cast<std::size_t>(bytes[i]) : 0; };
+  std::size_t left = byte(at) * 256 + byte(at + 1);
+  at += 2;
+  left = left < 2 ? 0 : left - 2;
+  while (left > 0 && at < bytes.size()) {
+    std::size_t codes = 0;
+    for (std::size_t i = 1; i <= 16; ++i) codes += byte(at + i);
+    if (codes > 256) return false;
+    if (left < 17 + codes) return true;  // the decoder refuses it
+    left -= 17 + codes;
+    at += 17 + codes;
+  }
+  return true;
+}
+
+// Every table that the decoder could come across. Segments of applications are skipped, as it does: they hold
+// anything.
+bool is_safe_jpeg(std::span<const std::byte> bytes) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned>(bytes[i]); };
+  bool scan = false;  // behind the first start of scan, markers may follow anywhere
+  std::size_t at = 2;
+  while (at + 1 < bytes.size()) {
+    if (byte(at) != 0xFF || byte(at + 1) == 0xFF) {
+      ++at;
+      continue;
+    }
+    const unsigned marker = byte(at + 1);
+    at += 2;
+    if (marker == 0xC4 && !huffman_tables_fit(bytes, at)) return false;
+    if (marker == 0xDA) scan = true;
+    const bool segment = marker == 0xC4 || marker == 0xDB || marker == 0xDD || marker == 0xFE ||
+                         (marker >= 0xC0 && marker <= 0xC2) || (marker >= 0xE0 && marker <= 0xEF);
+    if (segment && !scan && at + 1 < bytes.size()) {
+      const std::size_t length = byte(at) * 256 + byte(at + 1);
+      at += length < 2 ? 0 : length;
+    }
+  }
+  return true;
+}
+
+// A chunk of a PNG that claims more bytes than the file has would be allocated before it is read.
+bool is_safe_png(std::span<const std::byte> bytes) {
+  for (std::size_t at = 8; at + 8 <= bytes.size();) {
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < 4; ++i) length = length * 256 + static_cast<std::size_t>(bytes[at + i]);
+    if (length > bytes.size() - at - 8) return false;
+    at += 12 + length;
+  }
+  return true;
+}
+
+bool is_pnm(std::span<const std::byte> bytes) {
+  return bytes.size() > 2 && bytes[0] == std::byte{'P'} &&
+         (bytes[1] == std::byte{'5'} || bytes[1] == std::byte{'6'});
+}
+
+// Binary, 8 bits: P5 (grey) and P6 (colour).
+Image decode_pnm(std::span<const std::byte> bytes, const std::string& origin, int channels) {
   std::size_t at = 2;
   const auto peek = [&] { return at < bytes.size() ? static_cast<char>(bytes[at]) : '\0'; };
   const auto is_blank = [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; };
-  std::int64_t numbers[3] = {0, 0, 0};
+  std::int64_t numbers[3] = {0, 0, 0};  // width, height, largest value
   for (std::int64_t& number : numbers) {
     while (is_blank(peek()) || peek() == '#') {
       const bool comment = peek() == '#';
@@ -54,38 +123,49 @@ std::span<const std::byte> pnm_pixels(std::span<const std::byte> bytes, int expe
     }
     const std::size_t begin = at;
     for (; peek() >= '0' && peek() <= '9' && at - begin < 6; ++at) number = 10 * number + (peek() - '0');
-    if (at == begin) return {};
+    if (at == begin) fail(origin, "its header is not a PNM's");
   }
-  if (!is_blank(peek()) || numbers[2] != 255) return {};
-  const std::int64_t count = numbers[0] * numbers[1] * expected_channels;
-  if (static_cast<std::int64_t>(bytes.size() - at) - 1 < count) return {};
-  return bytes.subspan(at + 1, static_cast<std::size_t>(count));
+  if (!is_blank(peek()) || numbers[2] != 255) fail(origin, "it is no PNM of 8 bits");
+  check_sides(origin, numbers[0], numbers[1]);
+  const std::size_t found = bytes[1] == std::byte{'6'} ? 3 : 1;
+  const std::size_t pixels = static_cast<std::size_t>(numbers[0] * numbers[1]);
+  if (bytes.size() - at - 1 < pixels * found) fail(origin, "the file is cut short");
+  const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data()) + at + 1;
+  Image image{static_cast<int>(numbers[1]), static_cast<int>(numbers[0]), channels, {}};
+  image.pixels.reserve(pixels * static_cast<std::size_t>(channels));
+  for (std::size_t i = 0; i < pixels; ++i) {
+    const std::uint8_t* p = data + i * found;
+    for (int c = 0; c < channels; ++c) {
+      // Grey from colour as stb_image does for the other formats.
+      const bool mix = found == 3 && channels == 1;
+      const int value = mix ? (p[0] * 77 + p[1] * 150 + p[2] * 29) >> 8 : p[found == 3 ? c : 0];
+      image.pixels.push_back(static_cast<std::uint8_t>(value));
+    }
+  }
+  return image;
 }
 
 }  // namespace
 
 Image decode_image(std::span<const std::byte> bytes, const std::string& origin, int channels) {
+  if (is_pnm(bytes)) return decode_pnm(bytes, origin, channels);
   const auto* data = reinterpret_cast<const stbi_uc*>(bytes.data());
   const int size = static_cast<int>(bytes.size());
-  const auto fail = [&](const char* why) {
-    throw Error(ErrorKind::kInput, fmt::format("cannot read the image '{}': {}", printable(origin), why),
-                "PNG, JPEG, BMP and PNM are read");
-  };
   Image image;
   int found = 0;
   // The header first: a small file must not make us allocate gigabytes.
-  if (size == 0 || stbi_info_from_memory(data, size, &image.width, &image.height, &found) == 0) {
-    fail(size == 0 ? "it is empty" : stbi_failure_reason());
+  if (size == 0) fail(origin, "it is empty");
+  const bool png = static_cast<unsigned>(bytes[0]) == 0x89;
+  if (png && !is_safe_png(bytes)) fail(origin, "a chunk is longer than the file");
+  const bool jpeg = static_cast<unsigned>(bytes[0]) == 0xFF;
+  if (jpeg && !is_safe_jpeg(bytes)) fail(origin, "bad Huffman table");
+  if (stbi_info_from_memory(data, size, &image.width, &image.height, &found) == 0) {
+    fail(origin, stbi_failure_reason());
   }
-  if (image.width < 1 || image.height < 1 || image.width > kMaxImageSide || image.height > kMaxImageSide) {
-    fail("a side is longer than 8192 pixels");
-  }
-  if (static_cast<char>(bytes[0]) == 'P' && pnm_pixels(bytes, found).empty()) {
-    fail("the file is cut short, or not an 8-bit binary PNM");
-  }
+  check_sides(origin, image.width, image.height);
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
       stbi_load_from_memory(data, size, &image.width, &image.height, &found, channels), stbi_image_free);
-  if (!pixels) fail(stbi_failure_reason());
+  if (!pixels) fail(origin, stbi_failure_reason());
   image.channels = channels;
   const std::size_t count = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) *
                             static_cast<std::size_t>(channels);

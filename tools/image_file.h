@@ -16,6 +16,7 @@ struct Image {
 
 constexpr std::int64_t kMaxImageFile = 64 << 20;
 constexpr int kMaxImageSide = 8192;
+constexpr std::int64_t kMaxImagePixels = std::int64_t{1} << 25;  // a decoder may need 30 bytes for each
 
 // `channels` is 1 or 3: grey and colour are converted into each other, alpha is dropped. Throws
 // Error(kInput).

@@ -6,7 +6,9 @@
 #include <iterator>
 #include <string>
 
+#define LLVMFuzzerTestOneInput config_fuzz_one  // several targets in one executable
 #include "tests/fuzz/config_fuzz.cpp"
+#undef LLVMFuzzerTestOneInput
 
 namespace {
 
@@ -18,9 +20,9 @@ TEST(ConfigFuzz, CorpusReplays) {
     std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     // Every prefix too: a file cut short anywhere.
     for (std::size_t size = 0; size <= text.size(); size += 1 + text.size() / 200) {
-      LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(text.data()), size);
+      config_fuzz_one(reinterpret_cast<const std::uint8_t*>(text.data()), size);
     }
-    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
+    config_fuzz_one(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
     ++count;
   }
   EXPECT_GE(count, 10);
