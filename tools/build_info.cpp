@@ -1,5 +1,6 @@
 #include "tools/build_info.h"
 
+#include <dnnl.h>
 #include <fmt/format.h>
 #include <sched.h>
 #include <sys/utsname.h>
@@ -8,7 +9,6 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "dnnl.h"
 #include "tools/text.h"
 
 namespace cohort::tools {
