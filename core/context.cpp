@@ -179,6 +179,11 @@ std::size_t Context::step_bytes() const {
   return bytes;
 }
 
+std::size_t Context::branch_step_bytes(int index) const {
+  const Branch& branch = *branches_[static_cast<std::size_t>(index)];
+  return branch.step.peak_bytes() + branch.workspace.peak_bytes();
+}
+
 std::vector<const Node*> Context::recorded_nodes() const {
   std::vector<const Node*> all;
   for (const auto& branch : branches_)

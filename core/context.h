@@ -16,6 +16,7 @@
 #include "core/tape.h"
 #include "core/tensor.h"
 #include "kernels/base/stream.h"
+#include "kernels/conv2d.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace cohort {
@@ -29,13 +30,14 @@ struct ContextOptions {
   bool poison = false;  // fill fresh and released memory with NaN
 };
 
-// One layer as it ran, for `inspect model` and the plan table.
+// One layer as it ran, for `inspect model`, the plan table and the check of convolutions at start-up.
 struct LayerRecord {
   std::string name;
   const char* type;
   Shape input, output;
   std::int64_t parameters = 0;
   std::int64_t macs = 0;  // multiply-accumulates of convolutions and linear layers, for one image
+  kernels::Conv2dShape convolution = {};  // k = 0: the layer is none
 };
 
 // Where a backward kernel writes, and whether it overwrites or adds.
@@ -113,6 +115,12 @@ class Context {
 
   std::size_t arena_bytes() const;  // reserved by all arenas together
   std::size_t step_bytes() const;   // peak of all step arenas and workspaces
+  std::size_t persistent_bytes() const { return persistent_.bytes_in_use(); }
+  std::size_t branch_step_bytes(int index) const;  // peak of one branch's
+
+  // Kernels started and copies made so far (core/dispatch.h counts).
+  std::int64_t num_device_operations() const { return device_operations_; }
+  void count_device_operation() const { ++device_operations_; }
 
   // One line per recorded operation: name, shape, address. Equal texts mean that a step can be replayed.
   std::vector<const Node*> recorded_nodes() const;
@@ -135,6 +143,7 @@ class Context {
   int current_ = kMain;
   bool recording_ = true;
   std::vector<LayerRecord>* layer_log_ = nullptr;
+  mutable std::int64_t device_operations_ = 0;
 };
 
 }  // namespace cohort

@@ -2,12 +2,15 @@
 // args); }). In a build without CUDA the second branch is not even compiled, so there are no stub files.
 #pragma once
 
+#include <type_traits>
+
 #include "core/context.h"
 
 namespace cohort {
 
 template <class F>
 decltype(auto) on_device(const Context& ctx, F&& f) {
+  if constexpr (std::is_void_v<std::invoke_result_t<F, CpuStream>>) ctx.count_device_operation();
   if constexpr (kHasCuda) {
     if (ctx.device().kind == DeviceKind::kCuda) return f(ctx.cuda_stream());
   }

@@ -93,10 +93,12 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   std::vector<models::Outputs> probe;
   const Tensor black =
       ctx.persistent_tensor({1, data.height, data.width, data.channels}, ctx.activation_dtype());
-  for (const Member& member : members_) {
+  for (Member& member : members_) {
+    ctx.set_layer_log(&member.layers);
     probe.push_back(member.network->forward(
         ctx, black, {.training = false, .preactivation = method_->wants_preactivation()}));
   }
+  ctx.set_layer_log(nullptr);
   ctx.set_recording(true);
   method_->setup(ctx, probe);
   if (const std::optional<PerturbationChoice> choice = method_->perturbation()) {

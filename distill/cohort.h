@@ -41,6 +41,7 @@ class Cohort {
     std::unique_ptr<models::Network> network;
     bool frozen = false;
     std::int64_t batches_tracked = 0;  // training forwards: PyTorch's num_batches_tracked
+    std::vector<LayerRecord> layers = {};
   };
 
   // Builds and initialises the networks (seeded by the context) for the classes and images of `data`.

@@ -109,6 +109,8 @@ void Trainer::train_one(std::span<const std::int32_t> order) {
     sums_.correct[k] += s.correct_top1;
   }
   sums_.rows += record.rows;
+  last_rates_.clear();
+  for (const MemberStep& s : record.members) last_rates_.push_back(s.learning_rate);
   ++step_;
   observer_.on_step(record);
 }
@@ -126,6 +128,7 @@ void Trainer::finish_epoch() {
   EpochRecord record;
   record.epoch = static_cast<int>(step_ / steps_per_epoch()) - 1;
   record.step = step_;
+  record.learning_rates = last_rates_;
   const double rows = static_cast<double>(std::max<std::int64_t>(sums_.rows, 1));
   for (std::size_t k = 0; k < sums_.loss.size(); ++k) {
     record.train_loss.push_back(sums_.loss[k] / rows);

@@ -61,11 +61,11 @@ struct StepRecord {
 struct EpochRecord {
   int epoch = 0;  // 0-based
   std::int64_t step = 0;
-  std::vector<double> train_loss, train_top1, learning_rates;  // per member, over the epoch
+  std::vector<double> train_loss, train_top1;  // per member, over the epoch
+  std::vector<double> learning_rates;          // per member, of the epoch's last step
   std::optional<CohortScores> held_out;
   std::optional<CohortScores> test;  // when some member has a new best, and after the last epoch
   std::vector<bool> new_best;        // per member, then the ensemble
-  double seconds = 0;                // wall clock; not part of any state
 };
 
 enum class StopRequest { kNone, kInterrupt, kTerminate, kTimeLimit };
@@ -141,6 +141,7 @@ class Trainer {
   std::int64_t step_ = 0;
   EpochSums sums_;
   std::vector<int> skipped_;  // consecutive steps per member
+  std::vector<double> last_rates_;
   std::vector<Best> best_;
   std::optional<CohortScores> last_held_out_, last_test_;
 };

@@ -31,9 +31,23 @@ Tensor Conv2d::forward(Context& ctx, const Tensor& x) const {
   if (ctx.layer_log() != nullptr) {
     const std::int64_t outputs = y.shape[1] * y.shape[2] * y.shape[3];
     const std::int64_t per_output = weight_->shape[1] * weight_->shape[2] * weight_->shape[3];
-    ctx.layer_log()->push_back({name_, "conv2d", x.shape, y.shape,
+    ctx.layer_log()->push_back({name_,
+                                "conv2d",
+                                x.shape,
+                                y.shape,
                                 weight_->shape.count() + (bias_ == nullptr ? 0 : bias_->shape.count()),
-                                outputs * per_output});
+                                outputs * per_output,
+                                {.n = x.shape[0],
+                                 .h = x.shape[1],
+                                 .w = x.shape[2],
+                                 .c = x.shape[3],
+                                 .k = y.shape[3],
+                                 .kh = options_.kernel,
+                                 .kw = options_.kernel,
+                                 .stride = options_.stride,
+                                 .padding = options_.padding,
+                                 .dilation = options_.dilation,
+                                 .groups = options_.groups}});
   }
   return y;
 }

@@ -47,7 +47,8 @@ class Parser {
 
   const FlagSpec* find(const std::string& name) const {
     const auto it = std::find_if(command_.flags.begin(), command_.flags.end(), [&](const FlagSpec& flag) {
-      return flag.name == name || (!flag.short_name.empty() && flag.short_name == name);
+      return flag.name == name || (!flag.short_name.empty() && flag.short_name == name) ||
+             (!flag.alias.empty() && flag.alias == name);
     });
     return it == command_.flags.end() ? nullptr : &*it;
   }
@@ -237,8 +238,9 @@ std::vector<FlagSpec> setting_flags() {
     std::string help = key.help;
     if (key.type == KeyType::kChoice && key.path != "preset")
       help += fmt::format(": {}", join(key.choices, ", "));
+    if (!key.alias.empty()) help += fmt::format("; also {}", key.alias);
     if (!shown.empty()) help += fmt::format(" (default {})", shown);
-    flags.push_back({key.flag, "", key.metavar, help, group_of(key.path), key.path});
+    flags.push_back({key.flag, "", key.metavar, help, group_of(key.path), key.path, false, key.alias});
   }
   return flags;
 }

@@ -21,6 +21,7 @@ struct FlagSpec {
   std::string group;            // heading in --help
   std::string key{};            // the setting behind it; empty: the command's own
   bool optional_value = false;  // --fast-dev-run[=N]: only with '='
+  std::string alias{};          // a second long name
 };
 
 struct Example {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "tools/build_info.h"
@@ -33,6 +34,16 @@ double peak_memory_mib() {
   return static_cast<double>(usage.ru_maxrss) / 1024.0;
 }
 
+double to_mib(std::size_t bytes) {
+  return static_cast<double>(bytes) / (1024.0 * 1024.0);
+}
+
+// The smallest value that at least `share` of the values do not exceed; `sorted` ascends.
+double percentile(const std::vector<double>& sorted, double share) {
+  const double rank = std::ceil(share * static_cast<double>(sorted.size()));
+  return sorted[static_cast<std::size_t>(std::max(rank, 1.0)) - 1];
+}
+
 int run_bench(const Arguments& arguments) {
   const std::int64_t steps = count_argument(arguments, "--steps", 20);
   const std::int64_t warmup = count_argument(arguments, "--warmup", 3);
@@ -52,16 +63,22 @@ int run_bench(const Arguments& arguments) {
   for (const distill::Cohort::Member& member : run.cohort->members())
     rates.push_back(member.spec.learning_rate);
 
+  warn_of_slow_convolutions(run, static_cast<std::int64_t>(indices.size()),
+                            [](const std::string& text) { print_warning(text); });
+
   std::vector<double> seconds;
+  std::int64_t primitives = 0;  // of the last step: kernels, and copies of its inputs
   for (std::int64_t step = 0; step < warmup + steps; ++step) {
+    const std::int64_t before = run.ctx->num_device_operations();
     const auto begin = std::chrono::steady_clock::now();
     run.cohort->train({&images, indices, step, 0, rates});
+    primitives = run.ctx->num_device_operations() - before;
     run.ctx->synchronize();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (step >= warmup) seconds.push_back(elapsed);
   }
   std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2];
+  const double median = percentile(seconds, 0.5);
   const double rows = static_cast<double>(indices.size());
   Json nets = Json::array();
   for (const distill::Cohort::Member& member : run.cohort->members()) nets.push_back(member.spec.model);
@@ -73,11 +90,15 @@ int run_bench(const Arguments& arguments) {
                        {"batch", indices.size()},
                        {"steps", steps},
                        {"median_ms", 1e3 * median},
+                       {"p20_ms", 1e3 * percentile(seconds, 0.2)},
+                       {"p80_ms", 1e3 * percentile(seconds, 0.8)},
                        {"min_ms", 1e3 * seconds.front()},
                        {"max_ms", 1e3 * seconds.back()},
                        {"images_per_second", rows / median},
                        {"operations", run.cohort->num_recorded_operations()},
-                       {"step_mib", static_cast<double>(run.ctx->step_bytes()) / (1024.0 * 1024.0)},
+                       {"primitives", primitives},
+                       {"arena_bytes", run.ctx->arena_bytes()},
+                       {"step_mib", to_mib(run.ctx->step_bytes())},
                        {"peak_mib", peak_memory_mib()}};
   if (arguments.has("--json")) {
     print_out(json_text(answer));
@@ -86,10 +107,12 @@ int run_bench(const Arguments& arguments) {
   print_out(fmt::format("{}  {}  {}  batch {}  {} threads\n", config.text("method"),
                         join(nets.get<std::vector<std::string>>(), "+"), config.text("train.precision"),
                         indices.size(), run.ctx->cpu_stream().pool->num_threads()));
-  print_out(fmt::format("step   median {:.2f} ms, min {:.2f} ms, max {:.2f} ms of {}\n", 1e3 * median,
-                        1e3 * seconds.front(), 1e3 * seconds.back(), steps));
+  print_out(fmt::format("step   median {:.2f} ms, p20 {:.2f} ms, p80 {:.2f} ms of {}; {} primitives\n",
+                        1e3 * median, 1e3 * percentile(seconds, 0.2), 1e3 * percentile(seconds, 0.8), steps,
+                        primitives));
   print_out(fmt::format("speed  {:.1f} images/s through all networks\n", rows / median));
-  print_out(fmt::format("memory {:.1f} MiB per step, {:.1f} MiB peak\n", answer["step_mib"].get<double>(),
+  print_out(fmt::format("memory {:.1f} MiB per step, {:.1f} MiB in arenas, {:.1f} MiB peak\n",
+                        answer["step_mib"].get<double>(), to_mib(run.ctx->arena_bytes()),
                         answer["peak_mib"].get<double>()));
   return 0;
 }

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "kernels/conv2d.h"
+#include "kernels/cpu/thread_pool.h"
 #include "tools/build_info.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
@@ -12,6 +14,47 @@ namespace {
 
 const char* cuda_line(bool cuda) {
   return cuda ? "in this build" : "not in this build (configure with a CUDA toolkit and -DCOHORT_CUDA=ON)";
+}
+
+struct SampleConvolution {
+  const char* name;
+  kernels::Conv2dShape shape;
+};
+
+// One of each kind in the CIFAR networks, at batch 128.
+const std::vector<SampleConvolution>& sample_convolutions() {
+  static const std::vector<SampleConvolution> samples = {
+      {"3x3 3->16 32x32", {.n = 128, .h = 32, .w = 32, .c = 3, .k = 16, .kh = 3, .kw = 3, .padding = 1}},
+      {"3x3 16->16 32x32", {.n = 128, .h = 32, .w = 32, .c = 16, .k = 16, .kh = 3, .kw = 3, .padding = 1}},
+      {"3x3/2 16->32 32x32",
+       {.n = 128, .h = 32, .w = 32, .c = 16, .k = 32, .kh = 3, .kw = 3, .stride = 2, .padding = 1}},
+      {"1x1/2 16->32 32x32", {.n = 128, .h = 32, .w = 32, .c = 16, .k = 32, .stride = 2}},
+      {"3x3 64->64 8x8", {.n = 128, .h = 8, .w = 8, .c = 64, .k = 64, .kh = 3, .kw = 3, .padding = 1}}};
+  return samples;
+}
+
+struct ConvolutionLine {
+  const char* name;
+  const char* dtype;
+  std::string implementations[3];  // forward, backward data, backward weights
+};
+
+std::vector<ConvolutionLine> convolution_lines() {
+  using kernels::Conv2dPass;
+  ThreadPool pool(1);
+  std::vector<ConvolutionLine> lines;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const SampleConvolution& sample : sample_convolutions()) {
+      ConvolutionLine line{sample.name, dtype == DType::f32 ? "f32" : "bf16", {}};
+      for (const Conv2dPass pass :
+           {Conv2dPass::kForward, Conv2dPass::kBackwardData, Conv2dPass::kBackwardWeights}) {
+        line.implementations[static_cast<std::size_t>(pass)] =
+            kernels::conv2d_implementation(CpuStream{&pool}, sample.shape, dtype, pass);
+      }
+      lines.push_back(line);
+    }
+  }
+  return lines;
 }
 
 int run_doctor(const Arguments& arguments) {
@@ -27,6 +70,13 @@ int run_doctor(const Arguments& arguments) {
     json["cores"] = host.cores;
     json["memory_gib"] = host.memory_gib;
     json["devices"] = nlohmann::ordered_json::array({"cpu"});
+    for (const ConvolutionLine& line : convolution_lines()) {
+      json["convolutions"].push_back({{"shape", line.name},
+                                      {"dtype", line.dtype},
+                                      {"forward", line.implementations[0]},
+                                      {"backward_data", line.implementations[1]},
+                                      {"backward_weights", line.implementations[2]}});
+    }
     print_out(json.dump(2) + "\n");
   } else {
     print_out(fmt::format("cohort    {} ({}, {})\n", build.version, build.build_type, build.compiler));
@@ -38,6 +88,11 @@ int run_doctor(const Arguments& arguments) {
     print_out(fmt::format("kernels   {}\n",
                           build.cpu_arch.empty() ? "the compiler's default" : "-march=" + build.cpu_arch));
     print_out(fmt::format("cuda      {}\n", cuda_line(build.cuda)));
+    print_out("convolutions at batch 128: forward; backward data; backward weights\n");
+    for (const ConvolutionLine& line : convolution_lines()) {
+      print_out(fmt::format("  {:<4}  {:<18}  {}; {}; {}\n", line.dtype, line.name, line.implementations[0],
+                            line.implementations[1], line.implementations[2]));
+    }
   }
   if (!usable) {
     throw Error(ErrorKind::kDevice,

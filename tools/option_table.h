@@ -31,6 +31,7 @@ struct OptionKey {
   std::string help{};
   std::string flag{};                                    // "--epochs"; empty: through --set only
   std::string metavar{};                                 // "N" in --help
+  std::string alias{};                                   // a second name of the flag: "--batch"
   std::string (*problem)(const ConfigValue&) = nullptr;  // a further check; empty text: fine
 };
 

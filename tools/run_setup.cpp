@@ -8,6 +8,7 @@
 #include "core/checksum.h"
 #include "core/file_system.h"
 #include "data/registry.h"
+#include "models/convolution_check.h"
 #include "tools/schedule_spec.h"
 #include "tools/text.h"
 
@@ -167,6 +168,25 @@ distill::TrainerData RunSetup::trainer_data() const {
   result.held_out_indices = split.held_out;
   result.test = data.test.size() > 0 ? &data.test : nullptr;
   return result;
+}
+
+void warn_of_slow_convolutions(const RunSetup& run, std::int64_t batch, const data::Warn& warn) {
+#ifdef __x86_64__
+  for (const distill::Cohort::Member& member : run.cohort->members()) {
+    for (const models::SlowConvolution& slow :
+         models::slow_convolutions(*run.ctx, member.layers, batch, run.ctx->activation_dtype())) {
+      const kernels::Conv2dShape& s = slow.shape;
+      warn(
+          fmt::format("network '{}' ({}): {} of {} ({}x{} convolution of {} to {} channels, stride {}, "
+                      "{}x{}) runs as '{}', "
+                      "a slow path that may take several times as long",
+                      member.spec.id, member.spec.model, models::name_of(slow.pass), slow.layer, s.kh, s.kw,
+                      s.c, s.k, s.stride, s.h, s.w, slow.implementation));
+    }
+  }
+#else
+  (void)run, (void)batch, (void)warn;
+#endif
 }
 
 void load_member(Context& ctx, distill::Cohort::Member& member, const std::string& path) {

@@ -44,6 +44,11 @@ struct RunSetup {
 enum class FirstWeights { kRead, kFromCheckpoint };
 RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights = FirstWeights::kRead);
 
+// One warning for every convolution of the networks that runs on a slow path with such batches (x86-64 only:
+// the fast paths are that machine's). No error: the results are right, and an unusual model must stay
+// trainable.
+void warn_of_slow_convolutions(const RunSetup& run, std::int64_t batch, const data::Warn& warn);
+
 // Weights from a file into a member of the cohort; errors name the file.
 void load_member(Context& ctx, distill::Cohort::Member& member, const std::string& path);
 

@@ -78,7 +78,6 @@ RunWriter::RunWriter(const Config& config, const RunSetup& run, Progress& progre
     : config_(config), run_(run), progress_(progress), options_(std::move(options)) {
   const auto members = static_cast<std::size_t>(run.cohort->size());
   shown_correct_.assign(members, 0);
-  last_rates_.assign(members, 0);
   best_val_.assign(members + 1, -1);
   best_epoch_.assign(members + 1, -1);
   if (!options_.folder.empty()) {
@@ -197,7 +196,6 @@ void RunWriter::on_step(const distill::StepRecord& record) {
     shown_correct_.assign(shown_correct_.size(), 0);
   }
   shown_rows_ += record.rows;
-  for (std::size_t k = 0; k < record.members.size(); ++k) last_rates_[k] = record.members[k].learning_rate;
   rate_images_ += record.rows;
   for (std::size_t k = 0; k < record.members.size(); ++k) shown_correct_[k] += record.members[k].correct_top1;
   const bool logged = record.step == 1 || record.step % config_.integer("log.every_steps") == 0;
@@ -262,7 +260,7 @@ void RunWriter::epoch_records(const distill::EpochRecord& record, double epoch_s
     if (!ensemble) {
       put_number(json, "train_loss", record.train_loss[k]);
       put_number(json, "train_top1", record.train_top1[k]);
-      put_number(json, "lr", last_rates_[k]);
+      put_number(json, "lr", record.learning_rates[k]);
     } else if (record.held_out || record.test) {
       put_number(json, "agreement", record.held_out ? record.held_out->agreement : record.test->agreement);
     }
@@ -275,7 +273,7 @@ void RunWriter::epoch_records(const distill::EpochRecord& record, double epoch_s
     files_->csv.append(fmt::format("{},{},{},{},{},{},{},{},{}", record.epoch + 1, record.step, id,
                                    ensemble ? "" : format_float(record.train_loss[k]),
                                    ensemble ? "" : format_float(record.train_top1[k]), csv_scores(val),
-                                   csv_scores(test), ensemble ? "" : format_float(last_rates_[k]),
+                                   csv_scores(test), ensemble ? "" : format_float(record.learning_rates[k]),
                                    format_float(epoch_seconds)));
   }
 }
@@ -294,7 +292,7 @@ std::string RunWriter::epoch_line(const distill::EpochRecord& record, double epo
   if (scores && members > 1) {
     text += fmt::format("  ens {:.2f}  agree {:.1f}%", 100 * scores->ensemble.top1, 100 * scores->agreement);
   }
-  return text + fmt::format("  lr {:.3g}  {:.1f}s", last_rates_[0], epoch_seconds);
+  return text + fmt::format("  lr {:.3g}  {:.1f}s", record.learning_rates[0], epoch_seconds);
 }
 
 void RunWriter::on_epoch(const distill::EpochRecord& record) {
@@ -409,6 +407,7 @@ Json RunWriter::make_summary(const distill::RunResult& result, const std::string
                {"method", config_.text("method")},
                {"seed", config_.integer("seed")},
                {"data", config_.text("data.name")},
+               {"selected_on", run_.split.held_out.empty() ? "test" : "val"},
                {"steps", result.steps},
                {"epochs", result.epochs}};
   put_number(json, "seconds", seconds());

@@ -40,10 +40,13 @@ void print_header(RunWriter& writer, const Config& config, const RunSetup& run, 
                   run.ctx->device().kind == DeviceKind::kCpu ? "cpu (oneDNN " + build.onednn + ")" : "cuda",
                   run.ctx->cpu_stream().pool->num_threads(), config.integer("seed")));
   if (!folder.empty()) writer.line(fmt::format("run    {}", folder));
-  writer.line(fmt::format("data   {}  train {}  val {} (held out, seed {})  test {}  {} classes  {}x{}x{}",
-                          config.text("data.name"), run.split.train.size(), run.split.held_out.size(),
-                          config.integer("seed"), run.data.test.size(), train.num_classes, train.height,
-                          train.width, train.channels));
+  const std::string held_out =
+      run.split.held_out.empty()
+          ? "none (best epochs are selected on test)"
+          : fmt::format("{} (held out, seed {})", run.split.held_out.size(), config.integer("seed"));
+  writer.line(fmt::format("data   {}  train {}  val {}  test {}  {} classes  {}x{}x{}",
+                          config.text("data.name"), run.split.train.size(), held_out, run.data.test.size(),
+                          train.num_classes, train.height, train.width, train.channels));
   writer.line(fmt::format("loss   {}", run.formula));
   writer.line(fmt::format("optim  SGD, momentum {}{}, {}, batch {}, {} epochs",
                           config.number("optim.momentum"), config.flag("optim.nesterov") ? " (Nesterov)" : "",
@@ -70,27 +73,63 @@ void print_header(RunWriter& writer, const Config& config, const RunSetup& run, 
   for (const std::string& row : split(trim(table.text()), '\n')) writer.line(" " + row);
 }
 
+// Images of every step but an epoch's last.
+std::int64_t first_batch(const Config& config, const RunSetup& run) {
+  return std::min(config.integer("train.batch_size"), static_cast<std::int64_t>(run.split.train.size()));
+}
+
+std::string mib(std::size_t bytes) {
+  return fmt::format("{:.1f}", static_cast<double>(bytes) / (1024.0 * 1024.0));
+}
+
+// Only a step tells what a step takes: activations, gradients and scratch are allocated as it runs.
+void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run) {
+  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
+  const std::vector<std::int32_t> indices(run.split.train.begin(),
+                                          run.split.train.begin() + first_batch(config, run));
+  run.cohort->train({&images, indices, 0, 0, std::vector<double>(run.cohort->members().size(), 0.0)});
+  Table table({{"MiB"},
+               {"weights", Align::kRight},
+               {"gradients", Align::kRight},
+               {"optimiser", Align::kRight},
+               {"step", Align::kRight}});
+  for (std::size_t k = 0; k < run.cohort->members().size(); ++k) {
+    const distill::Cohort::Member& member = run.cohort->members()[k];
+    const ParameterSet& set = member.network->parameters();
+    const std::size_t shadow = set.shadow().data == nullptr ? 0 : set.shadow().bytes();
+    table.add({member.spec.id, mib(set.values().bytes() + shadow), mib(set.grads().bytes()),
+               mib(set.momenta().bytes()), mib(run.ctx->branch_step_bytes(static_cast<int>(k) + 1))});
+  }
+  table.add({"shared", "-", "-", "-", mib(run.ctx->branch_step_bytes(Context::kMain))});
+  writer.line(fmt::format("memory of the engine, batch {}: {} MiB in arenas; images {} MiB besides",
+                          indices.size(), mib(run.ctx->arena_bytes()),
+                          mib(run.data.train.images.size() + run.data.test.images.size())));
+  for (const std::string& row : split(trim(table.text()), '\n')) writer.line(" " + row);
+}
+
 std::string cell(const Json& net, const char* key) {
   const double value = number_in(net, key);
   return value == value ? fmt::format("{:.2f}", 100 * value) : "-";
 }
 
 std::string end_table(const Json& summary) {
-  Table table({{"net"},
-               {"model"},
-               {"val best", Align::kRight},
-               {"epoch", Align::kRight},
-               {"val last", Align::kRight},
-               {"test@best", Align::kRight},
-               {"test@last", Align::kRight},
-               {"top5@best", Align::kRight},
-               {"ECE", Align::kRight}});
+  const bool on_test = text_in(summary, "selected_on") == "test";
+  std::vector<Table::Column> columns = {{"net"}, {"model"}, {"epoch", Align::kRight}};
+  if (!on_test) columns.insert(columns.end(), {{"val best", Align::kRight}, {"val last", Align::kRight}});
+  columns.insert(columns.end(), {{on_test ? "test best (selected on test)" : "test@best", Align::kRight},
+                                 {"test@last", Align::kRight},
+                                 {"top5@best", Align::kRight},
+                                 {"ECE", Align::kRight}});
+  Table table(columns);
   for (const Json& net : summary["nets"]) {
     const double ece = number_in(net, "test_ece");
-    table.add({text_in(net, "id"), text_in(net, "model"), cell(net, "val_best"),
-               net.contains("best_epoch") ? std::to_string(net["best_epoch"].get<int>()) : "-",
-               cell(net, "val_last"), cell(net, "test_at_best"), cell(net, "test_last"),
-               cell(net, "test_top5_at_best"), ece == ece ? fmt::format("{:.3f}", ece) : "-"});
+    std::vector<std::string> row = {
+        text_in(net, "id"), text_in(net, "model"),
+        net.contains("best_epoch") ? std::to_string(net["best_epoch"].get<int>()) : "-"};
+    if (!on_test) row.insert(row.end(), {cell(net, "val_best"), cell(net, "val_last")});
+    row.insert(row.end(), {cell(net, "test_at_best"), cell(net, "test_last"), cell(net, "test_top5_at_best"),
+                           ece == ece ? fmt::format("{:.3f}", ece) : "-"});
+    table.add(row);
   }
   return table.text();
 }
@@ -128,8 +167,14 @@ int train(const TrainRequest& plan) {
   }
   print_header(writer, config, run, plan.folder);
   for (const std::string& text : early) writer.warn(text);
+  warn_of_slow_convolutions(run, first_batch(config, run),
+                            [&](const std::string& text) { writer.warn(text); });
   if (plan.dry_run) {
-    writer.line("dry run: the data and the networks fit together; nothing was trained or written");
+    print_memory_plan(writer, config, run);
+    writer.line(
+        "dry run: the data and the networks fit together; one step was run to measure its memory, nothing "
+        "was "
+        "kept or written");
     return 0;
   }
   distill::RunResult result;

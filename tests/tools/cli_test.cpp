@@ -175,6 +175,7 @@ TEST(Cli, WhatWorks) {
       {{"list", "presets"}, 0, "\nkd.cifar +"},
       {{"list", "options", "optim.lr"}, 0, "optim.lr"},
       {{"doctor"}, 0, "oneDNN"},
+      {{"doctor"}, 0, "bf16  3x3 64->64 8x8"},
   };
   for (const Line& line : lines) {
     std::string shown;

@@ -188,6 +188,14 @@ TEST_F(Commands, BenchGivesNumbers) {
   EXPECT_GT(bench["images_per_second"], 0);
   EXPECT_LE(bench["min_ms"], bench["median_ms"]);
   EXPECT_EQ(bench["batch"], 8);
+  EXPECT_LE(bench["p20_ms"], bench["median_ms"]);
+  EXPECT_LE(bench["median_ms"], bench["p80_ms"]);
+  EXPECT_GE(bench["p20_ms"], bench["min_ms"]);
+  EXPECT_GT(bench["arena_bytes"], 0);
+  EXPECT_GE(bench["primitives"], 2 * bench["operations"].get<int>()) << "forward and backward";
+  const json short_name = answer({"bench", "step", "--net", "resnet8", "-s", "data.size=8", "--batch", "4",
+                                  "--steps", "1", "--warmup", "1", "--json"});
+  EXPECT_EQ(short_name["batch"], 4) << "--batch is --batch-size";
   EXPECT_EQ(cohort({"bench", "step", "--steps", "0"}).code, 2);
 }
 

@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
 #include <string>
 #include <thread>
@@ -102,8 +105,25 @@ TEST(Train, ADryRunAndPrintedSettingsWriteNothing) {
   EXPECT_EQ(dry.code, 0) << dry.err;
   EXPECT_THAT(dry.err, HasSubstr("MACs/img"));
   EXPECT_THAT(dry.err, HasSubstr("CE(z_i, y)"));
+  EXPECT_THAT(dry.err, HasSubstr("memory of the engine, batch 20: "));
+  EXPECT_THAT(dry.err, HasSubstr("gradients  optimiser"));
   EXPECT_EQ(run_cohort(tiny({"--print-config"}), folder.path()).code, 0);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+// Without held-out images the epochs are chosen by the test set: everything that prints says so.
+TEST(Train, SelectionOnTheTestSetIsSaid) {
+  const TemporaryFolder folder;
+  const RunResult on_test = run_cohort(tiny({"--out", "t", "--val-fraction", "0"}), folder.path());
+  ASSERT_EQ(on_test.code, 0) << on_test.err;
+  EXPECT_THAT(on_test.err, HasSubstr("val none (best epochs are selected on test)"));
+  EXPECT_THAT(on_test.out, HasSubstr("test best (selected on test)"));
+  EXPECT_THAT(on_test.out, Not(HasSubstr("val")));
+  EXPECT_EQ(json::parse(read_text(folder / "t/summary.json"))["selected_on"], "test");
+  const RunResult on_val = run_cohort(tiny({"--out", "v"}), folder.path());
+  EXPECT_THAT(on_val.out, HasSubstr("val best"));
+  EXPECT_THAT(on_val.out, Not(HasSubstr("selected on")));
+  EXPECT_EQ(json::parse(read_text(folder / "v/summary.json"))["selected_on"], "val");
 }
 
 TEST(Train, TheRunFolderIsComplete) {
@@ -205,6 +225,54 @@ TEST(Train, AKilledRunGoesOn) {
   ASSERT_EQ(resumed.code, 0) << resumed.err;
   expect_same_weights(folder / "whole", folder / "killed");
   EXPECT_EQ(timeless(records(folder / "killed")), timeless(records(folder / "whole")));
+}
+
+bool has_checkpoint(const std::filesystem::path& run) {
+  if (!std::filesystem::exists(run / "checkpoints")) return false;
+  for (const auto& entry : std::filesystem::directory_iterator(run / "checkpoints")) {
+    const bool temporary = entry.path().filename().string().find("tmp") != std::string::npos;
+    if (!temporary && std::filesystem::exists(entry.path() / "DONE")) return true;
+  }
+  return false;
+}
+
+// Killed after random times, the resumed runs as well, until one reaches the end: the result is that of the
+// run that nobody touched. COHORT_LONG=1 takes 60 kills instead of 8.
+TEST(Train, KilledAgainAndAgainAtRandomMoments) {
+  const bool full_length = std::getenv("COHORT_LONG") != nullptr;
+  const int kills = full_length ? 60 : 8;
+  const TemporaryFolder folder;
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_EQ(run_cohort(tiny({"--out", "whole", "--epochs", "20"}), folder.path()).code, 0);
+  const double whole = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::mt19937 random(20261121);
+  int done = 0;
+  for (int run = 0; done < kills; ++run) {
+    ASSERT_LT(run, 3 * kills) << "the runs end before they are killed";
+    const std::string name = "r" + std::to_string(run);
+    std::vector<std::string> words = tiny({"--out", name, "--epochs", "20"});
+    for (int tries = 0; tries < 4; ++tries) {  // up to four kills in one run, some while it resumes
+      const double wait = std::uniform_real_distribution<double>(0, tries == 0 ? whole : whole / 3)(random);
+      {
+        CohortProcess process(words, folder.path());
+        std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+        process.signal(SIGKILL);
+        const RunResult result = process.wait();
+        ASSERT_TRUE(result.code == 128 + SIGKILL || result.code == 0) << result.err;
+        done += result.code == 0 ? 0 : 1;
+      }
+      if (words[1] == "--resume" || has_checkpoint(folder / name)) {
+        words = {"train", "--resume", name, "--threads", std::to_string(1 + tries % 3)};
+      } else {
+        std::filesystem::remove_all(folder / name);  // killed before its first checkpoint: nothing to keep
+      }
+    }
+    const RunResult last = run_cohort(words, folder.path());
+    ASSERT_EQ(last.code, 0) << name << "\n" << last.err;
+    expect_same_weights(folder / "whole", folder / name);
+    EXPECT_EQ(timeless(records(folder / name)), timeless(records(folder / "whole"))) << name;
+    std::filesystem::remove_all(folder / name);
+  }
 }
 
 TEST(Train, ATimeLimitSavesAndExitsWith75) {
