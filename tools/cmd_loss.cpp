@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 
 #include "core/npz.h"
@@ -57,63 +58,103 @@ int count_members(const NpzArrays& arrays) {
   return members;
 }
 
-distill::ProbeInput read_input(const NpzArrays& arrays, bool double_precision) {
+// The classifier of a member, for methods that send re-weighted maps through it: weight (classes, C), bias
+// (classes).
+void check_classifier(const NpzArrays& arrays, int member, std::int64_t classes, std::int64_t channels) {
+  const std::string weight = fmt::format("weight_{}", member), bias = fmt::format("bias_{}", member);
+  if (arrays.count(weight) > 0 &&
+      require(arrays, weight, 2).shape != std::vector<std::int64_t>{classes, channels}) {
+    throw Error(ErrorKind::kInput,
+                fmt::format("array '{}' is not of shape ({}, {})", weight, classes, channels),
+                "the classifier's weight is (classes, channels of the member's features)");
+  }
+  if (arrays.count(bias) > 0 && require(arrays, bias, 1).shape[0] != classes) {
+    throw Error(ErrorKind::kInput, fmt::format("array '{}' is not of shape ({})", bias, classes), "");
+  }
+}
+
+// Doubles are computed in double, floats in float: logits_0 decides.
+distill::ProbeInput read_input(const NpzArrays& arrays) {
   distill::ProbeInput input;
-  input.double_precision = double_precision;
   const NpyArray& first = require(arrays, "logits_0", 2);
+  if (first.dtype != DType::f32 && first.dtype != DType::f64) {
+    throw Error(ErrorKind::kInput, "array 'logits_0' is neither float32 nor float64",
+                "logits_0.astype(numpy.float64)");
+  }
+  input.double_precision = first.dtype == DType::f64;
   input.rows = first.shape[0];
   input.classes = first.shape[1];
   const int members = count_members(arrays);
   for (int k = 0; k < members; ++k) {
     const std::string name = fmt::format("logits_{}", k);
     const NpyArray& logits = require(arrays, name, 2);
-    if (logits.shape != first.shape) {
-      throw Error(ErrorKind::kInput, fmt::format("array '{}' differs in shape from 'logits_0'", name), "");
+    if (logits.shape != first.shape || logits.dtype != first.dtype) {
+      throw Error(ErrorKind::kInput, fmt::format("array '{}' differs in shape or type from 'logits_0'", name),
+                  "");
     }
     input.logits.push_back(as_doubles(logits, name));
     const std::string map_name = fmt::format("features_{}", k);
     if (arrays.count(map_name) == 0) continue;
     const NpyArray& map = require(arrays, map_name, 4);
-    input.features.push_back({map.shape[1], map.shape[2], map.shape[3], as_doubles(map, map_name)});
-  }
-  for (const double label : as_doubles(require(arrays, "labels", 1), "labels")) {
-    if (label != static_cast<double>(static_cast<std::int32_t>(std::clamp(label, -1.0, 1e9)))) {
-      throw Error(ErrorKind::kInput, "array 'labels' holds a value that is no class", "integers from 0");
+    if (map.dtype != first.dtype) {
+      throw Error(ErrorKind::kInput, fmt::format("array '{}' differs in type from 'logits_0'", map_name), "");
     }
-    input.labels.push_back(static_cast<std::int32_t>(label));
+    input.features.push_back({map.shape[1], map.shape[2], map.shape[3], as_doubles(map, map_name)});
+    check_classifier(arrays, k, input.classes, map.shape[1]);
+  }
+  const NpyArray& labels = require(arrays, "labels", 1);
+  if (labels.dtype != DType::i32 && labels.dtype != DType::i64) {
+    throw Error(ErrorKind::kInput, "array 'labels' is neither int32 nor int64", "labels.astype(numpy.int64)");
+  }
+  for (const double label : as_doubles(labels, "labels")) {
+    input.labels.push_back(
+        static_cast<std::int32_t>(std::clamp(label, -1.0, 1e9)));  // the method's check names bad ones
   }
   return input;
 }
 
-// Arrays of the answer, and what keeps their bytes alive.
+// Arrays of the answer in the precision of the question, and what keeps their bytes alive.
 class OutputArrays {
  public:
+  explicit OutputArrays(bool double_precision) : dtype_(double_precision ? DType::f64 : DType::f32) {}
+
   void add(const std::string& name, std::vector<std::int64_t> shape, const std::vector<double>& values) {
     if (values.empty()) return;
-    kept_.push_back(std::make_unique<std::vector<double>>(values));
-    views_.push_back({name, DType::f64, std::move(shape), kept_.back()->data()});
+    std::vector<std::byte>& bytes = kept_.emplace_back(values.size() * size_of(dtype_));
+    if (dtype_ == DType::f64) {
+      std::copy(values.begin(), values.end(), reinterpret_cast<double*>(bytes.data()));
+    } else {
+      std::transform(values.begin(), values.end(), reinterpret_cast<float*>(bytes.data()),
+                     [](double x) { return static_cast<float>(x); });
+    }
+    views_.push_back({name, dtype_, std::move(shape), bytes.data()});
+  }
+  void add(const std::string& name, std::int32_t value) {
+    std::vector<std::byte>& bytes = kept_.emplace_back(sizeof(value));
+    std::copy_n(&value, 1, reinterpret_cast<std::int32_t*>(bytes.data()));
+    views_.push_back({name, DType::i32, {}, bytes.data()});
   }
   const std::vector<NpyView>& views() const { return views_; }
 
  private:
-  std::vector<std::unique_ptr<std::vector<double>>> kept_;
+  DType dtype_;
+  std::deque<std::vector<std::byte>> kept_;
   std::vector<NpyView> views_;
 };
 
 OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeOutput& output) {
   const auto members = static_cast<std::int64_t>(input.logits.size());
-  OutputArrays arrays;
-  arrays.add("loss", {members}, output.loss);
-  for (std::size_t k = 0; k < output.grad_logits.size(); ++k) {
+  OutputArrays arrays(input.double_precision);
+  for (std::size_t k = 0; k < input.logits.size(); ++k) {
+    arrays.add(fmt::format("loss_{}", k), {}, {output.loss[k]});
     arrays.add(fmt::format("grad_logits_{}", k), {input.rows, input.classes}, output.grad_logits[k]);
-  }
-  for (std::size_t k = 0; k < output.grad_features.size(); ++k) {
+    if (output.grad_features.empty()) continue;
     const distill::ProbeMap& map = input.features[k];
     arrays.add(fmt::format("grad_features_{}", k), {input.rows, map.channels, map.height, map.width},
                output.grad_features[k]);
   }
-  if (output.teacher >= 0) arrays.add("teacher", {1}, {static_cast<double>(output.teacher)});
-  arrays.add("kl_weight", {members, members}, output.kl_weight);
+  if (output.teacher >= 0) arrays.add("teacher", output.teacher);
+  arrays.add("w", {members, members}, output.kl_weight);
   arrays.add("target", {input.rows, input.classes}, output.target);
   return arrays;
 }
@@ -133,7 +174,10 @@ void print_answer(const std::string& formula, const distill::ProbeOutput& output
 }
 
 int run_loss(const Arguments& arguments) {
-  const std::string& path = arguments.positionals[0];
+  if (!arguments.has("--in")) {
+    throw Error(ErrorKind::kUsage, "no input file", "cohort loss --method dml --in in.npz --out out.npz");
+  }
+  const std::string& path = arguments.value("--in");
   const NpzArrays arrays = read_npz(system_file_system(), path);
   const int members = count_members(arrays);
   if (members < 1 || members > kMaxNetworks) {
@@ -143,7 +187,7 @@ int run_loss(const Arguments& arguments) {
   ConfigSources sources = arguments.config_sources();
   sources.nets.assign(static_cast<std::size_t>(members), "resnet8");  // only their number matters here
   const Config config = resolve_config(sources);
-  const distill::ProbeInput input = read_input(arrays, !arguments.has("--f32"));
+  const distill::ProbeInput input = read_input(arrays);
   const std::unique_ptr<distill::Method> method = make_method(config);
   const distill::ProbeOutput output =
       distill::probe_method(*method, input, static_cast<std::uint64_t>(config.integer("seed")));
@@ -161,20 +205,23 @@ CommandSpec loss_command() {
   CommandSpec spec;
   spec.name = "loss";
   spec.summary = "a method's losses and gradients on given logits, to check against another implementation";
-  spec.positionals = "IN.npz";
-  spec.min_positionals = 1;
-  spec.max_positionals = 1;
-  spec.examples = {{"cohort loss in.npz --method dml -s distill.dml.T=2 -o out.npz",
-                    "logits_0, logits_1, ... (rows, classes) and labels (rows) in; gradients out"},
-                   {"cohort loss in.npz --method competitive --json", "with features_0, ... (N, C, H, W)"}};
+  spec.examples = {
+      {"cohort loss --method dml --set dml.T=2 --in in.npz --out out.npz",
+       "logits_0, logits_1, ... (rows, classes) and labels (rows) in; losses and gradients out"},
+      {"cohort loss --method competitive --in in.npz --json", "with features_0, ... (N, C, H, W)"}};
   for (const FlagSpec& flag : setting_flags()) {
     for (const char* wanted : {"--config", "--set", "--method", "--preset", "--seed"}) {
       if (flag.name == wanted) spec.flags.push_back(flag);
     }
   }
-  spec.flags.push_back({"--out", "-o", "OUT.npz",
-                        "loss, grad_logits_K, grad_features_K, kl_weight, target, teacher", "Output"});
-  spec.flags.push_back({"--f32", "", "", "compute in f32 as in training (default: f64)", "Run"});
+  spec.flags.push_back(
+      {"--in", "-i", "IN.npz",
+       "logits_K, labels, and where the method wants them features_K, weight_K, bias_K; float32 is "
+       "computed in f32, float64 in double; member 0 is the teacher of methods with fixed roles",
+       "Run"});
+  spec.flags.push_back(
+      {"--out", "-o", "OUT.npz",
+       "loss_K, grad_logits_K, grad_features_K, and what the method decided: teacher, w, target", "Output"});
   spec.flags.push_back(json_flag());
   spec.run = run_loss;
   return spec;

@@ -176,7 +176,11 @@ void ConfigBuilder::set_network_value(NetworkSettings& network, const OptionKey&
   }
 }
 
-void ConfigBuilder::apply_text(const std::string& path, std::string_view text, const std::string& shown) {
+void ConfigBuilder::apply_text(const std::string& given, std::string_view text, const std::string& shown) {
+  // A method's option may be given as the papers' tables name it: dml.norm for distill.dml.norm.
+  const bool short_name =
+      option_table().find(given) == nullptr && option_table().find("distill." + given) != nullptr;
+  const std::string path = short_name ? "distill." + given : given;
   const OptionKey* key = option_table().find(path);
   if (key == nullptr) {
     const bool networks = path == "networks" || path.compare(0, 9, "networks.") == 0;

@@ -15,7 +15,7 @@ class ConfigBuilder {
 
   void apply_document(const TomlDocument& document, const std::string& name);
   // `shown` is what the user typed it as: "--set", "--epochs", "COHORT_SEED".
-  void apply_text(const std::string& path, std::string_view text, const std::string& shown);
+  void apply_text(const std::string& given, std::string_view text, const std::string& shown);
   void apply_set(const std::string& assignment);
   void apply_environment(const std::string& name, const std::string& text);
   void apply_nets(const std::vector<std::string>& nets);

@@ -1,5 +1,5 @@
-// stb_image with what we use of it: from memory, three formats (its PNM reader overflows and returns uninitialised memory), a bound on the size. Included by
-// image_file.cpp only.
+// stb_image with what we use of it: from memory, three formats (its PNM reader overflows and returns
+// uninitialised memory), a bound on the size. Included by image_file.cpp only.
 #pragma once
 #pragma GCC system_header  // not our code: our warnings do not apply
 

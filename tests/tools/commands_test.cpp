@@ -200,10 +200,13 @@ TEST_F(Commands, BenchGivesNumbers) {
 }
 
 void write_npz(const std::filesystem::path& path, const std::vector<std::vector<double>>& logits,
-               std::vector<std::int32_t> labels) {
+               std::vector<std::int32_t> labels, bool f32 = false) {
   std::vector<NpyView> arrays;
+  std::vector<std::vector<float>> rounded;
+  for (const std::vector<double>& z : logits) rounded.emplace_back(z.begin(), z.end());
   for (std::size_t k = 0; k < logits.size(); ++k) {
-    arrays.push_back({"logits_" + std::to_string(k), DType::f64, {2, 3}, logits[k].data()});
+    const void* data = f32 ? static_cast<const void*>(rounded[k].data()) : logits[k].data();
+    arrays.push_back({"logits_" + std::to_string(k), f32 ? DType::f32 : DType::f64, {2, 3}, data});
   }
   arrays.push_back({"labels", DType::i32, {static_cast<std::int64_t>(labels.size())}, labels.data()});
   test::write_file(path, [&] {
@@ -218,26 +221,46 @@ void write_npz(const std::filesystem::path& path, const std::vector<std::vector<
 TEST_F(Commands, LossesOfTheGoldenFixture) {
   write_npz(*folder_ / "in.npz", {{2.0, 1.2, -0.5, 0.9, 0.6, -0.8}, {1.0, -0.5, 1.2, -0.6, 1.4, 0.8}},
             {0, 1});
-  const json dml = answer({"loss", "in.npz", "--method", "dml", "-o", "out.npz", "--json"});
+  const json dml = answer({"loss", "--in", "in.npz", "--method", "dml", "--out", "out.npz", "--json"});
   EXPECT_NEAR(dml["loss"][0], 1.353294, 2e-6);
   EXPECT_NEAR(dml["loss"][1], 1.315154, 2e-6);
   const NpzArrays out = read_npz(system_file_system(), (*folder_ / "out.npz").string());
   const auto* g = reinterpret_cast<const double*>(out.at("grad_logits_0").data.data());
   const double golden[] = {-0.051547, 0.247769, -0.196223, 0.479706, -0.411746, -0.067960};
   for (int i = 0; i < 6; ++i) EXPECT_NEAR(g[i], golden[i], 2e-6) << i;
-  const json kd = answer({"loss", "in.npz", "--method", "kd", "--json"});
+  EXPECT_EQ(*reinterpret_cast<const double*>(out.at("loss_1").data.data()), dml["loss"][1].get<double>());
+  EXPECT_EQ(out.at("w").shape, (std::vector<std::int64_t>{2, 2}));
+  const json kd = answer({"loss", "--in", "in.npz", "--method", "kd", "--json"});
   EXPECT_NEAR(kd["loss"][1], 0.866444, 2e-6);
-  const json minlogit = answer({"loss", "in.npz", "--method", "kdcl-minlogit", "--json", "--f32"});
-  EXPECT_NEAR(minlogit["loss"][0], 0.971178, 1e-5);
-  const json sharper = answer({"loss", "in.npz", "--method", "dml", "-s", "distill.dml.T=2", "--json"});
+  const json sharper = answer({"loss", "--in", "in.npz", "--method", "dml", "--set", "dml.T=2", "--json"});
   EXPECT_NE(sharper["loss"][0], dml["loss"][0]);
-  EXPECT_EQ(cohort({"loss", "none.npz"}).code, 3);
-  EXPECT_EQ(cohort({"loss", "run/config.toml"}).code, 3);
-  write_npz(*folder_ / "bad.npz", {{2.0, 1.2, -0.5, 0.9, 0.6, -0.8}, {1.0, -0.5, 1.2, -0.6, 1.4, 0.8}},
-            {0, 3});
-  EXPECT_THAT(cohort({"loss", "bad.npz"}).err, HasSubstr("label 3"));
-  write_npz(*folder_ / "few.npz", {{2.0, 1.2, -0.5, 0.9, 0.6, -0.8}, {1.0, -0.5, 1.2, -0.6, 1.4, 0.8}}, {0});
-  EXPECT_NE(cohort({"loss", "few.npz"}).code, 0);
+  EXPECT_EQ(sharper,
+            answer({"loss", "--in", "in.npz", "--method", "dml", "--set", "distill.dml.T=2", "--json"}));
+}
+
+TEST_F(Commands, LossesOfFloatsAreComputedInFloat) {
+  const std::vector<std::vector<double>> logits = {{2.0, 1.2, -0.5, 0.9, 0.6, -0.8},
+                                                   {1.0, -0.5, 1.2, -0.6, 1.4, 0.8}};
+  write_npz(*folder_ / "f32.npz", logits, {0, 1}, /*f32=*/true);
+  const json answered = answer({"loss", "--in", "f32.npz", "--method", "competitive", "--set", "cd.lf=off",
+                                "--out", "out32.npz", "--json"});
+  EXPECT_EQ(answered["teacher"], 0);
+  EXPECT_NEAR(answered["loss"][1], 0.707557 + 0.607597, 1e-5);
+  const NpzArrays out = read_npz(system_file_system(), (*folder_ / "out32.npz").string());
+  EXPECT_EQ(out.at("grad_logits_1").dtype, DType::f32);
+  EXPECT_EQ(out.at("teacher").dtype, DType::i32);
+}
+
+TEST_F(Commands, LossRefusesArraysThatDoNotFit) {
+  const std::vector<std::vector<double>> logits = {{2.0, 1.2, -0.5, 0.9, 0.6, -0.8},
+                                                   {1.0, -0.5, 1.2, -0.6, 1.4, 0.8}};
+  EXPECT_EQ(cohort({"loss"}).code, 2);
+  EXPECT_EQ(cohort({"loss", "--in", "none.npz"}).code, 3);
+  EXPECT_EQ(cohort({"loss", "--in", "run/config.toml"}).code, 3);
+  write_npz(*folder_ / "bad.npz", logits, {0, 3});
+  EXPECT_THAT(cohort({"loss", "--in", "bad.npz"}).err, HasSubstr("label 3"));
+  write_npz(*folder_ / "few.npz", logits, {0});
+  EXPECT_NE(cohort({"loss", "--in", "few.npz"}).code, 0);
 }
 
 }  // namespace
