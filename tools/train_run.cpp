@@ -114,20 +114,20 @@ std::string cell(const Json& net, const char* key) {
 
 std::string end_table(const Json& summary) {
   const bool on_test = text_in(summary, "selected_on") == "test";
-  std::vector<Table::Column> columns = {{"net"}, {"model"}, {"epoch", Align::kRight}};
-  if (!on_test) columns.insert(columns.end(), {{"val best", Align::kRight}, {"val last", Align::kRight}});
-  columns.insert(columns.end(), {{on_test ? "test best (selected on test)" : "test@best", Align::kRight},
-                                 {"test@last", Align::kRight},
-                                 {"top5@best", Align::kRight},
-                                 {"ECE", Align::kRight}});
+  std::vector<Table::Column> columns = {{"net"}, {"model"}};
+  columns.push_back({on_test ? "test best (selected on test)" : "val best", Align::kRight});
+  columns.push_back({"epoch", Align::kRight});
+  if (!on_test) columns.insert(columns.end(), {{"val last", Align::kRight}, {"test@best", Align::kRight}});
+  columns.insert(columns.end(),
+                 {{"test@last", Align::kRight}, {"top5@best", Align::kRight}, {"ECE", Align::kRight}});
   Table table(columns);
   for (const Json& net : summary["nets"]) {
     const double ece = number_in(net, "test_ece");
     std::vector<std::string> row = {
-        text_in(net, "id"), text_in(net, "model"),
+        text_in(net, "id"), text_in(net, "model"), cell(net, on_test ? "test_at_best" : "val_best"),
         net.contains("best_epoch") ? std::to_string(net["best_epoch"].get<int>()) : "-"};
-    if (!on_test) row.insert(row.end(), {cell(net, "val_best"), cell(net, "val_last")});
-    row.insert(row.end(), {cell(net, "test_at_best"), cell(net, "test_last"), cell(net, "test_top5_at_best"),
+    if (!on_test) row.insert(row.end(), {cell(net, "val_last"), cell(net, "test_at_best")});
+    row.insert(row.end(), {cell(net, "test_last"), cell(net, "test_top5_at_best"),
                            ece == ece ? fmt::format("{:.3f}", ece) : "-"});
     table.add(row);
   }
