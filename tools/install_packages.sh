@@ -2,8 +2,9 @@
 # Installs the distribution packages that are missing (tools/packages.txt). Does nothing, and needs no rights, when all
 # are there.
 #
-#   tools/install_packages.sh build          what compiling and running needs
-#   tools/install_packages.sh build test     the test suite besides
+#   tools/install_packages.sh build               what compiling and running needs
+#   tools/install_packages.sh build test          the test suite besides
+#   tools/install_packages.sh build test long     the sanitizer and fuzzing part of tools/test.sh --long besides
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 groups=" ${*:-build} "

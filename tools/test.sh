@@ -12,7 +12,9 @@ long=0
 [[ ${1:-} == --long ]] && long=1
 
 echo "== packages"
-tools/install_packages.sh build test
+packages=(build test)
+[[ $long == 1 ]] && packages+=(long)
+tools/install_packages.sh "${packages[@]}"
 echo "== build"
 cmake --preset cpu-release
 cmake --build build/cpu-release
@@ -20,6 +22,8 @@ echo "== tests"
 ctest --test-dir build/cpu-release -j "$(nproc)" --output-on-failure
 
 if [[ $long == 1 ]]; then
+  echo "== kill tests at full length"
+  COHORT_LONG=1 build/cpu-release/bin/tools_tests --gtest_filter='Train.Killed*'
   for preset in cpu-asan cpu-tsan; do
     echo "== $preset"
     cmake --preset "$preset" -DCOHORT_BENCH=OFF
