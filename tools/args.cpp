@@ -230,7 +230,8 @@ std::vector<FlagSpec> setting_flags() {
        "a network of the cohort; repeat for each; keys id, init, lr, weight_decay (default: two "
        "resnet20)",
        "Run"},
-      {"--init", "", "ID=FILE", "weights that network ID starts from; may be repeated", "Run"},
+      {"--init", "", "[ID=]FILE",
+       "weights that network ID, or the next one in order, starts from; may be repeated", "Run"},
   };
   for (const OptionKey& key : option_table().keys()) {
     if (key.flag.empty()) continue;

@@ -310,23 +310,30 @@ void ConfigBuilder::apply_inits(const std::vector<std::string>& inits) {
   inits_.insert(inits_.end(), inits.begin(), inits.end());
 }
 
-// When every network has its id.
+// When every network has its id: ID=FILE goes to that network, the k-th plain FILE to the k-th network.
 void ConfigBuilder::give_inits() {
+  std::size_t plain = 0;
   for (const std::string& text : inits_) {
     const std::size_t equals = text.find('=');
     const std::string id = text.substr(0, equals);
     const auto network = std::find_if(config_.networks_.begin(), config_.networks_.end(),
                                       [&](const NetworkSettings& candidate) { return candidate.id == id; });
-    if (equals == std::string::npos || equals + 1 == text.size()) {
-      argument_problem(fmt::format("'{}' is not ID=FILE", printable(text)), "--init",
+    if (text.empty() || equals + 1 == text.size()) {
+      argument_problem(fmt::format("'{}' is neither FILE nor ID=FILE", printable(text)), "--init",
                        "for example --init a=teacher.safetensors");
+    } else if (find_invalid_utf8(text)) {
+      argument_problem("the path is not UTF-8", "--init");
+    } else if (equals == std::string::npos) {
+      if (plain == config_.networks_.size()) {
+        argument_problem(fmt::format("more files than networks: '{}'", printable(text)), "--init");
+      } else {
+        config_.networks_[plain++].init = text;
+      }
     } else if (network == config_.networks_.end()) {
       std::vector<std::string> ids;
       for (const NetworkSettings& candidate : config_.networks_) ids.push_back(candidate.id);
       argument_problem(fmt::format("no network has the id '{}'", printable(id)), "--init",
                        fmt::format("the networks are {}", join(ids, ", ")));
-    } else if (find_invalid_utf8(text)) {
-      argument_problem("the path is not UTF-8", "--init");
     } else {
       network->init = text.substr(equals + 1);
     }

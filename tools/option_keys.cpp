@@ -251,7 +251,7 @@ std::vector<OptionKey> log_keys() {
   return {
       {.path = "log.every_steps",
        .type = KeyType::kInt,
-       .default_value = std::int64_t{10},
+       .default_value = std::int64_t{1},
        .min = 1,
        .max = 1e9,
        .help = "steps between records in metrics.jsonl",
