@@ -14,7 +14,7 @@ cmake --preset cpu-release -DCOHORT_TESTS=OFF -DCOHORT_BENCH=OFF -B build/quicks
 cmake --build build/quickstart --target cohort
 echo "== train"
 build/quickstart/bin/cohort train --method dml --net resnet8 --net resnet8 --net resnet14 --data shapes \
-  --set data.train_images=4000 --set data.test_images=1000 --epochs 3 --lr 0.05 --out "$run"
+  --set data.train_images=4000 --set data.test_images=1000 --epochs 6 --batch-size 64 --lr 0.1 --out "$run"
 echo
 echo "the run is in   $run"
 echo "open            $run/report.html"
