@@ -121,9 +121,10 @@ Cohort::~Cohort() = default;
 void Cohort::load(const Batch& batch) {
   const auto rows = static_cast<std::int64_t>(batch.indices.size());
   if (rows > inputs_->capacity) {
-    inputs_->capacity = rows;
-    inputs_->indices = ctx_.persistent_tensor({rows}, DType::i32);
-    inputs_->labels = ctx_.persistent_tensor({rows}, DType::i32);
+    // Large enough for evaluation from the start: a captured step keeps these addresses.
+    inputs_->capacity = std::max(rows, kEvalBatch);
+    inputs_->indices = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
+    inputs_->labels = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
   }
   Tensor indices = inputs_->indices;
   indices.shape = {rows};
