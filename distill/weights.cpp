@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/safetensors.h"
+#include "distill/file_shape.h"
 #include "distill/trainer.h"
 
 namespace cohort::distill {
@@ -46,12 +47,6 @@ std::vector<float> reorder(const std::vector<float>& from, const Shape& shape, b
   return to;
 }
 
-std::vector<std::int64_t> dims(const Shape& s) {
-  std::vector<std::int64_t> d;
-  for (int i = 0; i < s.rank(); ++i) d.push_back(s[i]);
-  return d;
-}
-
 constexpr std::string_view kTracked = "num_batches_tracked";
 constexpr std::string_view kRunningMean = "running_mean";
 
@@ -90,8 +85,8 @@ std::vector<std::byte> serialize_weights(Context& ctx, const models::Network& ne
     const std::vector<double> exact = download_values(ctx, t.value);
     std::vector<float> v(exact.begin(), exact.end());
     values.push_back(t.ohwi ? reorder(v, t.value.shape, true) : std::move(v));
-    views.push_back(
-        {t.name, FileDType::kF32, dims(t.shape), values.back().data(), values.back().size() * sizeof(float)});
+    views.push_back({t.name, FileDType::kF32, file_shape(t.shape), values.back().data(),
+                     values.back().size() * sizeof(float)});
     if (t.name.ends_with(kRunningMean)) {
       const std::string base = t.name.substr(0, t.name.size() - kRunningMean.size());
       views.push_back(
@@ -124,7 +119,7 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
       continue;
     }
     const TensorView& t = *it->second;
-    if (t.shape != dims(w.shape) || t.dtype != FileDType::kF32) {
+    if (t.shape != file_shape(w.shape) || t.dtype != FileDType::kF32) {
       wrong.push_back(fmt::format("{}: {} [{}] in the file, F32 {} in the model", w.name, name_of(t.dtype),
                                   fmt::join(t.shape, ","), w.shape.to_string()));
     }
