@@ -1,31 +1,78 @@
-# COHORT_CUDA=AUTO|ON|OFF decides COHORT_HAS_CUDA. The backend is the set of *_cuda.cu and *_cuda.cpp files: while there
-# are none, AUTO means OFF and ON is an error.
-file(GLOB cohort_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cu ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cpp)
-set(COHORT_HAS_CUDA OFF)
-set(cohort_cuda_reason "COHORT_CUDA=OFF")
-if(NOT COHORT_CUDA STREQUAL "OFF")
-  include(CheckLanguage)
-  check_language(CUDA)
-  if(NOT cohort_cuda_sources)
-    set(cohort_cuda_reason "this version has no CUDA backend yet")
-  elseif(NOT CMAKE_CUDA_COMPILER)
-    set(cohort_cuda_reason "no CUDA compiler found")
-  else()
-    set(COHORT_HAS_CUDA ON)
+# The CUDA backend, and the same sources compiled for the emulated device.
+#
+#   COHORT_HAS_CUDA          the product has the backend: a CUDA compiler is there, COHORT_CUDA is not OFF, and every
+#                            kernel header that declares a CudaStream overload has its <stem>_cuda.{cu,cpp}
+#   cohort_kernels_cuda      the backend by nvcc, the runtime linked statically; cuDNN and cuBLASLt are opened on first use
+#   COHORT_HAS_EMULATION     tests can run the backend without a GPU: the CUDA headers are enough (tests/simt)
+file(GLOB cohort_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cu ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cpp
+     ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cpp)
+
+# What the headers declare and no source defines yet.
+set(cohort_cuda_missing "")
+file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*.h)
+foreach(header IN LISTS headers)
+  file(STRINGS ${header} overloads REGEX "CudaStream [a-z]*[,)]")
+  get_filename_component(stem ${header} NAME_WE)
+  if(overloads AND NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/${stem}_cuda.cu AND NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/${stem}_cuda.cpp)
+    list(APPEND cohort_cuda_missing ${stem})
   endif()
-  if(COHORT_CUDA STREQUAL "ON" AND NOT COHORT_HAS_CUDA)
-    message(FATAL_ERROR "COHORT_CUDA=ON, but ${cohort_cuda_reason}; use -DCOHORT_CUDA=AUTO to build for the CPU")
+endforeach()
+
+include(CheckLanguage)
+set(cohort_cuda_reason "")
+if(COHORT_CUDA STREQUAL "OFF")
+  set(cohort_cuda_reason "COHORT_CUDA=OFF")
+else()
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(cohort_cuda_reason "no CUDA compiler found")
+  elseif(cohort_cuda_missing)
+    list(JOIN cohort_cuda_missing ", " missing)
+    set(cohort_cuda_reason "this version's CUDA backend lacks ${missing}")
   endif()
 endif()
-if(COHORT_HAS_CUDA)
+if(cohort_cuda_reason)
+  set(COHORT_HAS_CUDA OFF)
+else()
+  set(COHORT_HAS_CUDA ON)
+endif()
+if(COHORT_CUDA STREQUAL "ON" AND NOT COHORT_HAS_CUDA)
+  message(FATAL_ERROR "COHORT_CUDA=ON, but ${cohort_cuda_reason}; use -DCOHORT_CUDA=AUTO to build for the CPU")
+endif()
+
+if(NOT COHORT_CUDA STREQUAL "OFF" AND CMAKE_CUDA_COMPILER)
   # An explicit list: `native` fails on a machine without a GPU. PTX of the last one serves newer devices.
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 90-virtual)
   endif()
   enable_language(CUDA)
-  if(CMAKE_VERSION VERSION_LESS 3.25.2)  # CMake 3.25.1 does not know nvcc's C++20 flag
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25.1 does not know nvcc's C++20 flag
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
   endif()
   set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  find_package(CUDAToolkit REQUIRED)
 endif()
+
+find_path(COHORT_CUDA_INCLUDE_DIR cuda_runtime.h HINTS ${CUDAToolkit_INCLUDE_DIRS} $ENV{CUDA_HOME}/include /usr/local/cuda/include)
+if(COHORT_CUDA_INCLUDE_DIR)
+  set(COHORT_HAS_EMULATION ON)
+else()
+  set(COHORT_HAS_EMULATION OFF)
+endif()
+
+# cohort_cuda_library(name sources...): device code by nvcc, warnings as errors.
+function(cohort_cuda_library name)
+  add_library(${name} STATIC ${ARGN})
+  set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr --extended-lambda
+    --compress-mode=size -Xcompiler=-Wall,-Wextra>)
+  if(COHORT_WERROR)
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+  endif()
+  target_include_directories(${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:cohort_settings>)
+endfunction()

@@ -10,7 +10,13 @@ set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
 
 add_library(cohort_settings INTERFACE)
-target_compile_options(cohort_settings INTERFACE
+# For C++ only: nvcc passes none of these on.
+function(cohort_cxx_options)
+  foreach(option IN LISTS ARGN)
+    target_compile_options(cohort_settings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${option}>)
+  endforeach()
+endfunction()
+cohort_cxx_options(
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wdouble-promotion -Wold-style-cast
   -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough -Wformat=2 -Wundef -Wcast-qual
   -fno-math-errno
@@ -18,16 +24,16 @@ target_compile_options(cohort_settings INTERFACE
   # run time.
   -ffp-contract=fast)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(cohort_settings INTERFACE -Wno-restrict)  # false reports on std::string (GCC bug 105651)
+  cohort_cxx_options(-Wno-restrict)  # false reports on std::string (GCC bug 105651)
 endif()
 if(COHORT_WERROR)
-  target_compile_options(cohort_settings INTERFACE -Werror)
+  cohort_cxx_options(-Werror)
 endif()
 if(COHORT_CPU_ARCH)
-  target_compile_options(cohort_settings INTERFACE -march=${COHORT_CPU_ARCH})
+  cohort_cxx_options(-march=${COHORT_CPU_ARCH})
 endif()
 # `#pragma omp simd` only: threads are ours (kernels/cpu/thread_pool.h).
-target_compile_options(cohort_settings INTERFACE -fopenmp-simd)
+cohort_cxx_options(-fopenmp-simd)
 
 if(COHORT_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
