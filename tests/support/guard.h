@@ -17,8 +17,12 @@ namespace cohort::test {
 template <class T>
 class Guarded {
  public:
+  static constexpr std::size_t kCanary = 64 * sizeof(T);  // bytes, on either side
+
   explicit Guarded(std::size_t count, std::size_t misalign = 0)
-      : count_(count), bytes_(count * sizeof(T) + 2 * kCanary + kAlignment + misalign * sizeof(T), 0xFF) {
+      : count_(count),
+        misalign_(misalign),
+        bytes_(count * sizeof(T) + 2 * kCanary + kAlignment + misalign * sizeof(T), 0xFF) {
     const auto base = reinterpret_cast<std::uintptr_t>(bytes_.data()) + kCanary;
     const std::uintptr_t aligned = (base + kAlignment - 1) / kAlignment * kAlignment;
     offset_ = aligned - reinterpret_cast<std::uintptr_t>(bytes_.data()) + misalign * sizeof(T);
@@ -31,6 +35,7 @@ class Guarded {
   T* data() { return reinterpret_cast<T*>(bytes_.data() + offset_); }
   const T* data() const { return reinterpret_cast<const T*>(bytes_.data() + offset_); }
   std::size_t size() const { return count_; }
+  std::size_t misalign() const { return misalign_; }
   std::span<T> span() { return {data(), count_}; }
   T& operator[](std::size_t i) { return data()[i]; }
   const T& operator[](std::size_t i) const { return data()[i]; }
@@ -52,8 +57,8 @@ class Guarded {
 
  private:
   static constexpr std::size_t kAlignment = 64;
-  static constexpr std::size_t kCanary = 64 * sizeof(T);
   std::size_t count_;
+  std::size_t misalign_;
   std::vector<unsigned char> bytes_;
   std::size_t offset_ = 0;
 };
@@ -64,6 +69,7 @@ class Scratch {
   explicit Scratch(std::size_t bytes) : buffer_(bytes) {}
   std::span<std::byte> span() { return {reinterpret_cast<std::byte*>(buffer_.data()), buffer_.size()}; }
   ::testing::AssertionResult intact() const { return buffer_.intact(); }
+  Guarded<unsigned char>& buffer() { return buffer_; }
 
  private:
   Guarded<unsigned char> buffer_;
