@@ -1,31 +1,37 @@
-// Element types, bfloat16 on the host, and the one way from a run-time dtype to a template argument.
+// Element types, bfloat16 on both sides, and the one way from a run-time dtype to a template argument.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/host_device.h"
 
 namespace cohort {
 
 enum class DType : std::uint8_t { f32, bf16, f64, u8, i32, i64 };
 
-// bfloat16: the upper half of an IEEE float. Conversion from float rounds to nearest even; NaN stays NaN.
+// bfloat16: the upper half of an IEEE float. Conversion from float rounds to nearest even; NaN stays NaN,
+// with its sign and upper payload. Integer arithmetic, so that host and device agree in every bit (the
+// device's own conversion makes every NaN 0x7fff).
 struct bf16 {
   std::uint16_t bits = 0;
 
   bf16() = default;
-  explicit bf16(float x) {
-    const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
+  COHORT_HOST_DEVICE explicit bf16(float x) {
+    const std::uint32_t u = __builtin_bit_cast(std::uint32_t, x);
     const std::uint32_t rounded = (u + 0x7fffU + ((u >> 16) & 1U)) >> 16;
     const bool nan = (u & 0x7fffffffU) > 0x7f800000U;
     bits = static_cast<std::uint16_t>(nan ? ((u >> 16) | 0x40U) : rounded);
   }
-  explicit bf16(double x) : bf16(static_cast<float>(x)) {}
-  explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
-  explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+  COHORT_HOST_DEVICE explicit bf16(double x) : bf16(static_cast<float>(x)) {}
+  COHORT_HOST_DEVICE explicit operator float() const {
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
+  }
+  COHORT_HOST_DEVICE explicit operator double() const {
+    return static_cast<double>(static_cast<float>(*this));
+  }
 };
 
 constexpr std::size_t size_of(DType dtype) {

@@ -1,0 +1,46 @@
+// Shared memory of the block that runs: variables between red zones, filled with 0xFF, inside the device's
+// limits.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace simt::detail {
+
+class BlockMemory {
+ public:
+  static constexpr std::size_t kStaticLimit = 48 * 1024;
+  static constexpr std::size_t kTotalLimit = 163 * 1024;  // of a block on sm_80; sm_90 has 227 KiB
+  static constexpr int kMaxVariables = 64;
+
+  BlockMemory();
+
+  void begin_launch(std::size_t dynamic_bytes);
+  void begin_block();
+  // The memory of `key`; null with `error` set when a limit is passed. key null: the dynamic part.
+  void* variable(const void* key, std::size_t size, std::size_t alignment, const char* name,
+                 const char** error);
+  void* dynamic(const char** error);
+  // The variable whose red zones were written to in this block; null: none.
+  const char* damaged() const;
+
+ private:
+  struct Variable {
+    const void* key;
+    std::size_t offset, size;
+    const char* name;
+  };
+
+  void* place(const void* key, std::size_t size, std::size_t alignment, const char* name, const char** error);
+
+  unsigned char* base_ = nullptr;
+  std::size_t capacity_ = 0;
+  std::size_t begin_ = 0;  // of this block's part; the race detector needs every block of a launch elsewhere
+  std::size_t end_ = 0;
+  std::size_t static_bytes_ = 0, dynamic_bytes_ = 0;
+  std::array<Variable, kMaxVariables> variables_{};
+  int num_variables_ = 0;
+};
+
+}  // namespace simt::detail
