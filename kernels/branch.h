@@ -6,13 +6,18 @@
 
 namespace cohort::kernels {
 
-// A stream for branch `index`; the main branch is 0. Lives until the process ends.
+// The stream of branch `index`; the main branch is 0. The same stream for the same index, until the process
+// ends. Throws Error(kDevice) when the device cannot be used, or when the process uses another one already.
 CudaStream open_branch(int device, int index);
 
 // Work enqueued on `after` from now on starts when what `before` holds now is done.
 inline void order(CpuStream, CpuStream) {}
 void order(CudaStream before, CudaStream after);
 
+// Between begin_capture and end_capture work on `stream`, and on the branches ordered after it, is recorded
+// and not run. All of these branches must be ordered before `stream` again at the end. No allocation, copy
+// from or to the host, or synchronisation in between: such a call throws, and the capture cannot be ended any
+// more.
 struct CapturedStep {
   void* graph = nullptr;  // null on the CPU
 };
@@ -23,6 +28,10 @@ inline CapturedStep end_capture(CpuStream) {
   return {};
 }
 CapturedStep end_capture(CudaStream stream);
+// After an exception: forgets what was recorded; the stream and its branches run again.
+inline void abort_capture(CpuStream) noexcept {}
+void abort_capture(CudaStream stream) noexcept;
+// Runs the captured work, in the place of one operation of `stream`.
 inline void launch(CpuStream, CapturedStep) {}
 void launch(CudaStream stream, CapturedStep step);
 inline void release(CpuStream, CapturedStep) noexcept {}

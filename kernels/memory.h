@@ -14,11 +14,14 @@ void* allocate(CudaStream stream, std::size_t bytes);
 void deallocate(CpuStream stream, void* data) noexcept;
 void deallocate(CudaStream stream, void* data) noexcept;
 
+// Copies are operations of the stream. Returns when `host` may be reused, which is before the device holds
+// the data.
 void copy_to_device(CpuStream stream, void* device, const void* host, std::size_t bytes);
 void copy_to_device(CudaStream stream, void* device, const void* host, std::size_t bytes);
 // Returns when `host` holds the data.
 void copy_to_host(CpuStream stream, void* host, const void* device, std::size_t bytes);
 void copy_to_host(CudaStream stream, void* host, const void* device, std::size_t bytes);
+// The only one of these that may be part of a captured step.
 void fill_zero(CpuStream stream, void* device, std::size_t bytes);
 void fill_zero(CudaStream stream, void* device, std::size_t bytes);
 void synchronize(CpuStream stream);

@@ -1,0 +1,113 @@
+#include <string>
+#include <vector>
+
+#include "kernels/branch.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/devices.h"
+
+namespace cohort::kernels {
+namespace {
+
+struct OpenBranch {
+  cudaStream_t stream = nullptr;
+  // Marks "what the stream holds now" for order(). One is enough: a wait takes hold of the mark when it is
+  // enqueued, so the event can be recorded anew at once.
+  cudaEvent_t mark = nullptr;
+};
+
+// Streams are shared by all contexts of the process and never destroyed: captured steps, vendor handles and
+// copies in flight refer to them, and contexts come and go.
+struct OpenBranches {
+  int device = -1;
+  std::vector<OpenBranch> list;
+
+  static OpenBranches& instance() {
+    static OpenBranches* const branches = new OpenBranches;
+    return *branches;
+  }
+};
+
+void use_device(OpenBranches& branches, int device) {
+  if (branches.device == device) return;
+  if (branches.device >= 0) {
+    throw Error(ErrorKind::kDevice,
+                "device cuda:" + std::to_string(device) +
+                    " asked for, but this process uses cuda:" + std::to_string(branches.device),
+                "one process uses one GPU: start one run for each");
+  }
+  check_cuda_device(device);
+  COHORT_CUDA_CHECK(cudaSetDevice(device));
+  branches.device = device;
+}
+
+OpenBranch open(int index) {
+  int least = 0, greatest = 0;
+  COHORT_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  OpenBranch branch;
+  // The main branch carries what all networks wait for (inputs, losses, the optimiser): it goes first.
+  // Streams do not wait for the null stream, which we never use.
+  COHORT_CUDA_CHECK(
+      cudaStreamCreateWithPriority(&branch.stream, cudaStreamNonBlocking, index == 0 ? greatest : least));
+  // Here and not when it is first needed, which may be inside a capture.
+  COHORT_CUDA_CHECK(cudaEventCreateWithFlags(&branch.mark, cudaEventDisableTiming));
+  return branch;
+}
+
+const OpenBranch& branch_of(CudaStream stream) {
+  const OpenBranches& branches = OpenBranches::instance();
+  const auto index = static_cast<std::size_t>(stream.branch);
+  check(stream.branch >= 0 && index < branches.list.size() && branches.list[index].stream == stream.handle,
+        "branch: a stream that open_branch() did not make");
+  return branches.list[index];
+}
+
+}  // namespace
+
+CudaStream open_branch(int device, int index) {
+  check(index >= 0, "branch: negative index");
+  OpenBranches& branches = OpenBranches::instance();
+  use_device(branches, device);
+  while (branches.list.size() <= static_cast<std::size_t>(index)) {
+    branches.list.push_back(open(static_cast<int>(branches.list.size())));
+  }
+  return {branches.list[static_cast<std::size_t>(index)].stream, index};
+}
+
+void order(CudaStream before, CudaStream after) {
+  const OpenBranch& branch = branch_of(before);
+  COHORT_CUDA_CHECK(cudaEventRecord(branch.mark, branch.stream));
+  COHORT_CUDA_CHECK(cudaStreamWaitEvent(native(after), branch.mark, 0));
+}
+
+void begin_capture(CudaStream stream) {
+  // Thread-local: what a feed or a writer does on another host thread does not disturb it.
+  COHORT_CUDA_CHECK(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal));
+}
+
+CapturedStep end_capture(CudaStream stream) {
+  cudaGraph_t graph = nullptr;
+  COHORT_CUDA_CHECK(cudaStreamEndCapture(native(stream), &graph));
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  check_cuda(status, "cudaGraphInstantiate");
+  return {executable};
+}
+
+void abort_capture(CudaStream stream) noexcept {
+  cudaGraph_t graph = nullptr;
+  if (cudaStreamEndCapture(native(stream), &graph) == cudaSuccess) (void)cudaGraphDestroy(graph);
+  (void)cudaGetLastError();
+}
+
+void launch(CudaStream stream, CapturedStep step) {
+  check(step.graph != nullptr, "branch: launch of a step that was not captured");
+  COHORT_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(step.graph), native(stream)));
+}
+
+void release(CudaStream, CapturedStep step) noexcept {
+  // In flight or not: the runtime frees it when it is done.
+  if (step.graph != nullptr) (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(step.graph));
+}
+
+}  // namespace cohort::kernels
