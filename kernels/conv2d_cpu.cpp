@@ -363,7 +363,7 @@ std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& s, DType dtype
 
 std::string conv2d_implementation(CpuStream, const Conv2dShape& s, DType dtype, Conv2dPass pass) {
   check_shape(s);
-  if (winograd::supports(s, dtype, pass)) return winograd::implementation();
+  if (winograd::supports(s, dtype, pass)) return winograd::implementation(s, dtype, pass);
   const Primitives primitives(key_of(s, dtype, pass), slices_of(s, dtype, pass));
   return primitives.complete && s.n > 0 ? primitives.any().implementation() : "plain";
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/winograd4_avx512.h"
 #include "kernels/cpu/winograd_avx512.h"
 
 namespace cohort::kernels::winograd {
@@ -18,26 +19,39 @@ using cpu::Scratch;
 struct Geometry {
   std::int64_t h, w, c, out_h, out_w, k;
   int padding;
+  int tile = 2;  // 2: F(2x2, 3x3); 4: F(4x4, 3x3)
 
   // Tiles that are multiplied in pairs come in even numbers per row; one beyond the edge is zero.
   bool even_columns = false;
 
-  std::int64_t tile_rows() const { return ceil_div(out_h, 2); }
-  std::int64_t tile_columns() const { return even_columns ? 2 * ceil_div(out_w, 4) : ceil_div(out_w, 2); }
+  std::int64_t points() const { return (tile + 2) * (tile + 2); }
+  std::int64_t pixels() const { return tile * tile; }
+  std::int64_t tile_rows() const { return ceil_div(out_h, tile); }
+  std::int64_t tile_columns() const { return even_columns ? 2 * ceil_div(out_w, 4) : ceil_div(out_w, tile); }
   std::int64_t tiles() const { return tile_rows() * tile_columns(); }
 };
 
+// F(4x4) where it multiplies less: not for maps so small that most of a tile would lie outside, and not where
+// its 36 planes of filters no longer fit beside anything in L2. bf16 has no digit to spare for it.
+int tile_of(const Geometry& g, DType dtype) {
+  if (dtype != DType::f32 || g.c * g.k > 128 * 128) return 2;
+  Geometry large = g;
+  large.tile = 4;
+  return large.points() * large.tiles() < g.points() * g.tiles() ? 4 : 2;
+}
+
 Geometry geometry_of(const Conv2dShape& s, DType dtype, Conv2dPass pass) {
-  if (pass == Conv2dPass::kBackwardData) {
-    return {s.out_h(), s.out_w(), s.k, s.h, s.w, s.c, 2 - s.padding, false};
-  }
-  const bool pairs = dtype == DType::bf16 && pass == Conv2dPass::kBackwardWeights;
-  return {s.h, s.w, s.c, s.out_h(), s.out_w(), s.k, s.padding, pairs};
+  Geometry g{s.h, s.w, s.c, s.out_h(), s.out_w(), s.k, s.padding};
+  if (pass == Conv2dPass::kBackwardData) g = {s.out_h(), s.out_w(), s.k, s.h, s.w, s.c, 2 - s.padding};
+  g.tile = tile_of(g, dtype);
+  g.even_columns = dtype == DType::bf16 && pass == Conv2dPass::kBackwardWeights;
+  return g;
 }
 
 // Tiles per block: a multiple of every row count of `product` below, so few that their points stay in L2
 // beside the transformed filters.
 std::int64_t block_tiles(const Geometry& g) {
+  if (g.tile == 4) return g.c + g.k <= 64 ? 48 : g.c + g.k <= 128 ? 24 : 12;
   return g.c + g.k <= 256 ? 48 : 24;
 }
 
@@ -136,6 +150,54 @@ ProductFunction<T> product_for_depth(std::int64_t depth) {
   }
 }
 
+// One image of what is read, and of what is written.
+template <class T>
+Pixels<T> input_of(const Geometry& g, const T* data, std::int64_t image) {
+  return {data + image * g.h * g.w * g.c, g.h, g.w, g.c};
+}
+template <class T>
+Pixels<T> gradient_of(const Geometry& g, const T* data, std::int64_t image) {
+  return {data + image * g.out_h * g.out_w * g.k, g.out_h, g.out_w, g.k};
+}
+
+// v and z: the block's points.
+template <class T>
+void transform_input_run(const Geometry& g, const Run& r, const T* in, T* v) {
+  const Pixels<T> x = input_of(g, in, r.image);
+  const Points<T> points{v + r.at * g.c, plane_of<T>(g, g.c)};
+  const std::int64_t row = g.tile * r.row - g.padding;
+  const std::int64_t column = g.tile * r.column - g.padding;
+  if constexpr (kPerWord<T> == 1) {
+    if (g.tile == 4) return f4::transform_input(x, row, column, r.count, points);
+  } else if (g.even_columns) {
+    return transform_input_pairs(x, row, column, r.count, points);
+  }
+  transform_input(x, row, column, r.count, points);
+}
+
+template <class T>
+void transform_grad_run(const Geometry& g, const Run& r, const T* grad, T* z) {
+  const Pixels<T> y = gradient_of(g, grad, r.image);
+  const Points<T> points{z + r.at * g.k, plane_of<T>(g, g.k)};
+  if constexpr (kPerWord<T> == 1) {
+    if (g.tile == 4) return f4::transform_grad_output(y, 4 * r.row, 4 * r.column, r.count, points);
+    transform_grad_output(y, 2 * r.row, 2 * r.column, r.count, points);
+  } else {
+    transform_grad_output_pairs(y, 2 * r.row, 2 * r.column, r.count, points);
+  }
+}
+
+template <class T>
+void transform_output_run(const Geometry& g, const Run& r, float* m, const Target<T>& out) {
+  const Points<float> points{m + r.at * g.k, plane_of<float>(g, g.k)};
+  Target<T> y = out;
+  y.data += r.image * g.out_h * g.out_w * g.k;
+  if constexpr (kPerWord<T> == 1) {
+    if (g.tile == 4) return f4::transform_output(points, r.count, y, 4 * r.row, 4 * r.column);
+  }
+  transform_output(points, r.count, y, 2 * r.row, 2 * r.column);
+}
+
 // M = V U for all points: V (tiles, c), U in panels of `vectors` * 16 outputs, M (tiles, k).
 template <class T>
 void multiply(const Geometry& g, const T* v, const T* u, float* m, std::int64_t tiles, Prefetch& prefetch) {
@@ -145,8 +207,8 @@ void multiply(const Geometry& g, const T* v, const T* u, float* m, std::int64_t 
   const ProductFunction<T> run = vectors == 4   ? product_for_depth<T, 4, 4>(g.c)
                                  : vectors == 2 ? product_for_depth<T, 6, 2>(g.c)
                                                 : product_for_depth<T, 6, 1>(g.c);
-  prefetch.plan(kPoints * (g.k / width) * ceil_div(tiles, rows));
-  for (int point = 0; point < kPoints; ++point) {
+  prefetch.plan(g.points() * (g.k / width) * ceil_div(tiles, rows));
+  for (std::int64_t point = 0; point < g.points(); ++point) {
     for (std::int64_t k = 0; k < g.k; k += width) {
       for (std::int64_t row = 0; row < tiles; row += rows) {
         run(v + row * g.c, u + k * g.c, g.c, m + row * g.k + k, g.k);
@@ -169,8 +231,8 @@ void multiply_outer(const Geometry& g, const T* z, const T* v, float* du, std::i
   const auto run = vectors == 4   ? outer_product<T, 4, 4>
                    : vectors == 2 ? outer_product<T, 4, 2>
                                   : outer_product<T, 8, 1>;
-  prefetch.plan(kPoints * (g.c / width) * (g.k / rows));
-  for (int point = 0; point < kPoints; ++point) {
+  prefetch.plan(g.points() * (g.c / width) * (g.k / rows));
+  for (std::int64_t point = 0; point < g.points(); ++point) {
     for (std::int64_t c = 0; c < g.c; c += width) {
       for (std::int64_t k = 0; k < g.k; k += rows) {
         run(z + k * kPerWord<T>, g.k, v + c * kPerWord<T>, g.c, tiles / kPerWord<T>, du + k * g.c + c, g.c,
@@ -184,7 +246,7 @@ void multiply_outer(const Geometry& g, const T* z, const T* v, float* du, std::i
   }
 }
 
-// U for the pass: 16 planes of (k / width) panels of (c, width), bf16 with pairs of c together.
+// U for the pass: a plane per point of (k / width) panels of (c, width), bf16 with pairs of c together.
 template <class T>
 void prepare_filters(CpuStream stream, const Conv2dShape& s, Conv2dPass pass, const T* weight, T* u) {
   const Geometry g = geometry_of(s, dtype_of<T>(), pass);
@@ -205,7 +267,12 @@ void prepare_filters(CpuStream stream, const Conv2dShape& s, Conv2dPass pass, co
         for (int lane = 0; lane < kLanes; ++lane)
           taps[i * kLanes + lane] = static_cast<float>(from[lane * step]);
       }
-      put_filters(taps, panel + c * vectors * kLanes, g.c * g.k);
+      T* const out = panel + c * vectors * kLanes;
+      if constexpr (kPerWord<T> == 1) {
+        g.tile == 4 ? f4::put_filters(taps, out, g.c * g.k) : put_filters(taps, out, g.c * g.k);
+      } else {
+        put_filters(taps, out, g.c * g.k);
+      }
     }
   });
 }
@@ -219,9 +286,9 @@ struct ActivationMemory {
   std::int64_t v_count = 0, m_count = 0;
 
   ActivationMemory(CpuStream stream, const Geometry& g, Scratch& memory) {
-    v_count = kPoints * plane_of<T>(g, g.c);
-    m_count = kPoints * plane_of<float>(g, g.k);
-    u = memory.take<T>(kPoints * g.c * g.k);
+    v_count = g.points() * plane_of<T>(g, g.c);
+    m_count = g.points() * plane_of<float>(g, g.k);
+    u = memory.take<T>(g.points() * g.c * g.k);
     v = memory.take<T>(num_threads(stream) * v_count);
     m = memory.take<float>(num_threads(stream) * m_count);
   }
@@ -235,9 +302,9 @@ struct WeightMemory {
   std::int64_t du_count = 0, v_count = 0, z_count = 0;
 
   WeightMemory(CpuStream stream, const Geometry& g, std::int64_t slices, Scratch& memory) {
-    du_count = kPoints * g.c * g.k;
-    v_count = kPoints * plane_of<T>(g, g.c);
-    z_count = kPoints * plane_of<T>(g, g.k);
+    du_count = g.points() * g.c * g.k;
+    v_count = g.points() * plane_of<T>(g, g.c);
+    z_count = g.points() * plane_of<T>(g, g.k);
     du = memory.take<float>(slices * du_count);
     v = memory.take<T>(num_threads(stream) * v_count);
     z = memory.take<T>(num_threads(stream) * z_count);
@@ -275,21 +342,16 @@ void run_activation(CpuStream stream, const ActivationCall& call) {
     const std::int64_t pixels_out = images_here * g.out_h * g.out_w;
     for (std::int64_t begin = 0; begin < tiles; begin += block_tiles(g)) {
       const std::int64_t end = std::min(tiles, begin + block_tiles(g));
-      for_each_run(g, begin, end, [&](const Run& r) {
-        transform_input<T>({in + r.image * g.h * g.w * g.c, g.h, g.w, g.c}, 2 * r.row - g.padding,
-                           2 * r.column - g.padding, r.count, {v + r.at * g.c, plane_of<T>(g, g.c)});
-      });
-      // A tile is about four pixels on either side.
+      for_each_run(g, begin, end, [&](const Run& r) { transform_input_run(g, r, in, v); });
+      // A tile has about as many pixels on either side.
       Prefetch prefetch;
-      prefetch.write(out + std::min(4 * begin, pixels_out) * g.k, out + std::min(4 * end, pixels_out) * g.k);
-      prefetch.read(in + 4 * end * g.c, in + std::min(4 * (end + block_tiles(g)), pixels_in) * g.c);
+      prefetch.write(out + std::min(g.pixels() * begin, pixels_out) * g.k,
+                     out + std::min(g.pixels() * end, pixels_out) * g.k);
+      prefetch.read(in + g.pixels() * end * g.c,
+                    in + std::min(g.pixels() * (end + block_tiles(g)), pixels_in) * g.c);
       multiply<T>(g, v, buffers.u, m, end - begin, prefetch);
-      for_each_run(g, begin, end, [&](const Run& r) {
-        transform_output<T>({m + r.at * g.k, plane_of<float>(g, g.k)}, r.count,
-                            {out + r.image * g.out_h * g.out_w * g.k, g.out_h, g.out_w, g.k,
-                             static_cast<const float*>(call.bias), call.add},
-                            2 * r.row, 2 * r.column);
-      });
+      const Target<T> target{out, g.out_h, g.out_w, g.k, static_cast<const float*>(call.bias), call.add};
+      for_each_run(g, begin, end, [&](const Run& r) { transform_output_run(g, r, m, target); });
     }
   });
 }
@@ -314,22 +376,13 @@ void run_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& a, std::int6
     for (std::int64_t begin = 0; begin < tiles; begin += block_tiles(g)) {
       const std::int64_t end = std::min(tiles, begin + block_tiles(g));
       for_each_run(g, begin, end, [&](const Run& r) {
-        const Pixels<T> in{x + r.image * g.h * g.w * g.c, g.h, g.w, g.c};
-        const Pixels<T> grad{y + r.image * g.out_h * g.out_w * g.k, g.out_h, g.out_w, g.k};
-        const Points<T> to_v{v + r.at * g.c, plane_of<T>(g, g.c)};
-        const Points<T> to_z{z + r.at * g.k, plane_of<T>(g, g.k)};
-        if constexpr (kPerWord<T> == 2) {
-          transform_input_pairs(in, 2 * r.row - g.padding, 2 * r.column - g.padding, r.count, to_v);
-          transform_grad_output_pairs(grad, 2 * r.row, 2 * r.column, r.count, to_z);
-        } else {
-          transform_input(in, 2 * r.row - g.padding, 2 * r.column - g.padding, r.count, to_v);
-          transform_grad_output(grad, 2 * r.row, 2 * r.column, r.count, to_z);
-        }
+        transform_input_run(g, r, x, v);
+        transform_grad_run(g, r, y, z);
       });
       Prefetch prefetch;
       const std::int64_t next = end + block_tiles(g);
-      prefetch.read(x + 4 * end * g.c, x + std::min(4 * next, pixels_in) * g.c);
-      prefetch.read(y + 4 * end * g.k, y + std::min(4 * next, pixels_out) * g.k);
+      prefetch.read(x + g.pixels() * end * g.c, x + std::min(g.pixels() * next, pixels_in) * g.c);
+      prefetch.read(y + g.pixels() * end * g.k, y + std::min(g.pixels() * next, pixels_out) * g.k);
       multiply_outer<T>(g, z, v, buffers.du + slice * buffers.du_count, end - begin, begin != 0, prefetch);
     }
   });
@@ -338,8 +391,9 @@ void run_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& a, std::int6
   parallel_for(stream, g.k, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
       for (std::int64_t c = 0; c < g.c; c += kLanes) {
-        transform_grad_weight(buffers.du + k * g.c + c, g.c * g.k, slices, buffers.du_count,
-                              grad_weight + k * 9 * g.c + c, g.c, add);
+        const auto transform = g.tile == 4 ? f4::transform_grad_weight : transform_grad_weight;
+        transform(buffers.du + k * g.c + c, g.c * g.k, slices, buffers.du_count,
+                  grad_weight + k * 9 * g.c + c, g.c, add);
       }
     }
   });
@@ -392,8 +446,8 @@ void backward_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& a, std:
                         : run_weights<bf16>(stream, a, slice_images);
 }
 
-const char* implementation() {
-  return "winograd_2x2_3x3:avx512";
+const char* implementation(const Conv2dShape& s, DType dtype, Conv2dPass pass) {
+  return geometry_of(s, dtype, pass).tile == 4 ? "winograd_4x4_3x3:avx512" : "winograd_2x2_3x3:avx512";
 }
 
 #else
@@ -407,7 +461,7 @@ std::size_t workspace(CpuStream, const Conv2dShape&, DType, Conv2dPass, std::int
 void forward(CpuStream, const Conv2dForwardArgs&, std::int64_t) {}
 void backward_data(CpuStream, const Conv2dBackwardDataArgs&, std::int64_t) {}
 void backward_weights(CpuStream, const Conv2dBackwardWeightsArgs&, std::int64_t) {}
-const char* implementation() {
+const char* implementation(const Conv2dShape&, DType, Conv2dPass) {
   return "";
 }
 

@@ -1,13 +1,15 @@
-// Winograd F(2x2, 3x3) convolution for AVX-512: 16 multiplications per tile of 2x2 outputs where the
-// definition takes 36. For 3x3, stride 1, undilated, ungrouped convolutions of 16 m to 16 n channels.
+// Winograd convolution for AVX-512: F(4x4, 3x3) in f32, 36 multiplications per tile of 4x4 outputs where the
+// definition takes 144; F(2x2, 3x3), 16 in place of 36, in bf16, for tiny maps and for many channels. For
+// 3x3, stride 1, undilated, ungrouped convolutions of 16 m to 16 n channels.
 //
-//   forward        Y  = A^T [(G g G^T) (.) (B^T d B)] A    summed over input channels: 16 matrix products
-//   backward data  the same with the filters turned by 180 degrees and the channels swapped
-//   backward weights  dg = G^T [(A dY A^T) (.) (B^T d B)] G    summed over tiles: 16 matrix products
+//   forward        Y  = A^T [(G g G^T) (.) (B^T d B)] A    summed over input channels: a matrix product per
+//   point backward data  the same with the filters turned by 180 degrees and the channels swapped backward
+//   weights  dg = G^T [(A dY A^T) (.) (B^T d B)] G    summed over tiles: a matrix product per point
 //
-// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. F(2x2) and not
-// F(4x4): its matrices hold only 0, +-1 and +-1/2, so that small integers stay exact and f32 rounding errors
-// stay those of a direct sum within a factor of about 2, while F(4x4) loses more than a digit.
+// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. F(2x2) has only 0,
+// +-1 and +-1/2 in its matrices, so that small integers stay exact; F(4x4) has not. With the interpolation
+// points of winograd4_avx512.h its f32 errors are no larger than those of a direct sum, which adds up more
+// terms in a row (figures in tests/kernels/conv2d_test.cpp).
 //
 // bf16: the transformed values are rounded to bf16 once more before they are multiplied (sums stay f32). That
 // costs about the error of one more rounding of the operands, which the direct sum of exact products does not
@@ -15,7 +17,7 @@
 //
 // A tile block of the input is transformed, multiplied and transformed back while it stays in the core's L2;
 // nothing but activations and the transformed filters is read from or written to memory. Every output is
-// formed by one thread in one order. NaN and infinity reach all four outputs of a tile.
+// formed by one thread in one order. NaN and infinity reach all outputs of a tile.
 #pragma once
 
 #include <cstddef>
@@ -35,6 +37,6 @@ void forward(CpuStream stream, const Conv2dForwardArgs& args, std::int64_t slice
 void backward_data(CpuStream stream, const Conv2dBackwardDataArgs& args, std::int64_t slice_images);
 void backward_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& args, std::int64_t slice_images);
 
-const char* implementation();
+const char* implementation(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
 }  // namespace cohort::kernels::winograd
