@@ -50,6 +50,10 @@ Schedule schedule() {
   return current_schedule();
 }
 
+int widest_block() {
+  return detail::Scheduler::instance().widest_block();
+}
+
 namespace detail {
 
 const char* launch_name(const LaunchConfig& config) {

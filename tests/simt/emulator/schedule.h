@@ -35,6 +35,9 @@ class ScopedSchedule {
   Schedule before_;
 };
 
+// Threads of the largest block that the process has launched.
+int widest_block();
+
 // An error of a kernel or of its launch that a device would have answered with a wrong result, a hang or an
 // exception.
 class Fault : public std::runtime_error {

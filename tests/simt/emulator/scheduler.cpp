@@ -1,5 +1,6 @@
 #include "simt/emulator/scheduler.h"
 
+#include <algorithm>
 #include <bit>
 #include <numeric>
 #include <utility>
@@ -76,6 +77,7 @@ void Scheduler::run(const LaunchConfig& config, const std::function<void()>& bod
   aborting_ = false;
   num_threads_ = static_cast<int>(config.block.x * config.block.y * config.block.z);
   num_warps_ = (num_threads_ + kWarpSize - 1) / kWarpSize;
+  widest_block_ = std::max(widest_block_, num_threads_);
   blockDim = config.block;
   gridDim = config.grid;
   memory_.begin_launch(config.shared);

@@ -25,6 +25,8 @@ class Scheduler {
 
   void run(const LaunchConfig& config, const std::function<void()>& body);
 
+  int widest_block() const { return widest_block_; }
+
   // What the running thread asks for.
   int block_barrier(BlockOp op, int predicate, const Site& site);
   std::uint64_t warp_collective(const LaneRequest& request, const Site& site);
@@ -82,6 +84,7 @@ class Scheduler {
   std::array<unsigned, kMaxWarps> ready_{};  // lanes of each warp that can run
   unsigned ready_warps_ = 0;
   int num_threads_ = 0, num_warps_ = 0, num_done_ = 0, num_at_block_ = 0;
+  int widest_block_ = 1;
   int first_at_block_ = 0;
   int current_ = -1;
   unsigned barrier_ = 0;  // number of the block barrier being gathered
