@@ -35,6 +35,7 @@ template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... args) {
   static_assert((!std::is_reference_v<Params> && ...), "arguments of a kernel are passed by value");
   static_assert((sizeof(Params) + ... + 0) <= 4096, "arguments of a kernel are at most 4 KiB");
+  detail::refuse_in_kernel(config);
   if (empty(config)) return;
   const cudaError_t status =
       enqueue(config.stream.handle, detail::launch_name(config),

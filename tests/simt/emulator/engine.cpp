@@ -56,6 +56,12 @@ int widest_block() {
 
 namespace detail {
 
+void refuse_in_kernel(const LaunchConfig& config) {
+  if (Scheduler::instance().in_kernel()) {
+    Scheduler::instance().fail(std::string("a kernel launches a kernel at ") + launch_name(config));
+  }
+}
+
 const char* launch_name(const LaunchConfig& config) {
   static std::mutex mutex;
   static auto* const names = new std::set<std::string>;
@@ -95,6 +101,20 @@ void* shared_variable(const void* key, std::size_t size, std::size_t alignment, 
 
 unsigned char* dynamic_shared() {
   return Scheduler::instance().dynamic_shared();
+}
+
+void push_async_copy(void* shared, const void* global) {
+  if (!Scheduler::instance().async_copies().push(shared, global)) {
+    Scheduler::instance().fail("more asynchronous copies under way in one thread than the emulator holds");
+  }
+}
+
+void commit_async_copies() {
+  Scheduler::instance().async_copies().commit();
+}
+
+bool pop_async_copy(int newest, void** shared, const void** global) {
+  return Scheduler::instance().async_copies().pop(newest, shared, global);
 }
 
 void fail(const char* what, const Site& site) {

@@ -37,6 +37,9 @@ enum class WarpOp : std::uint8_t {
   kXorBits
 };
 
+// Kernels launch no kernels.
+void refuse_in_kernel(const LaunchConfig& config);
+
 // "file:line" of the launch; lives as long as the process.
 const char* launch_name(const LaunchConfig& config);
 [[noreturn]] void launch_failed(const LaunchConfig& config, int cuda_status);
@@ -59,6 +62,11 @@ void note_atomic(const void* address);  // an atomic access was made; only the r
 // Shared memory of the block that runs: one variable per key, the same for all threads.
 void* shared_variable(const void* key, std::size_t size, std::size_t alignment, const char* name);
 unsigned char* dynamic_shared();
+
+// cp.async of the running thread: the accesses themselves are made by the caller, for the sanitizers to see.
+void push_async_copy(void* shared, const void* global);
+void commit_async_copies();
+bool pop_async_copy(int newest, void** shared, const void** global);
 
 // An error found in the calling thread: ends the launch.
 [[noreturn]] void fail(const char* what, const Site& site);

@@ -1,7 +1,6 @@
 #include "simt/emulator/fiber.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <new>
 #include <utility>
@@ -18,6 +17,9 @@ std::size_t stack_bytes() {
   return with_asan() || with_tsan() ? 256 * 1024 : 64 * 1024;
 }
 
+// Below the stack; a local array that does not fit must not reach past it. 512 KiB is a CUDA thread's most.
+constexpr std::size_t kGuardBytes = 1 << 20;
+
 // Stacks live as long as their fibers, which is for ever.
 struct KeepStack {
   void deallocate(boost::context::stack_context&) {}
@@ -26,16 +28,15 @@ struct KeepStack {
 }  // namespace
 
 Fiber::Fiber() {
-  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   size_ = stack_bytes();
-  void* const memory =
-      mmap(nullptr, size_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) throw std::bad_alloc();
-  bottom_ = static_cast<char*>(memory) + page;
+  void* const memory = mmap(nullptr, kGuardBytes + size_, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) throw std::bad_alloc();
+  bottom_ = static_cast<char*>(memory) + kGuardBytes;
   if (with_tsan()) tsan_inside_ = __tsan_create_fiber(0);
   boost::context::stack_context stack;
   stack.size = size_;
-  stack.sp = static_cast<char*>(memory) + page + size_;
+  stack.sp = static_cast<char*>(memory) + kGuardBytes + size_;
   inside_ =
       boost::context::fiber(std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack),
                             KeepStack{}, [this](boost::context::fiber&& outside) {

@@ -62,7 +62,7 @@ std::vector<std::size_t> Scheduler::block_order() {
 
 void Scheduler::run(const LaunchConfig& config, const std::function<void()>& body) {
   if (config_ != nullptr) {
-    throw Fault("a launch inside another one, or from a second host thread: one at a time" + launch_site());
+    throw Fault("a launch while another one runs, from a second host thread: one at a time" + launch_site());
   }
   config_ = &config;
   struct Leave {
@@ -107,6 +107,7 @@ void Scheduler::run_block(std::size_t block) {
     const unsigned row = thread / blockDim.x;
     threads_[i].index = {thread % blockDim.x, row % blockDim.y, row / blockDim.y};
     threads_[i].fiber = nullptr;
+    async_copies_[thread].clear();
     make_ready(i);
   }
   while (num_done_ < num_threads_) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "simt/emulator/async_copies.h"
 #include "simt/emulator/block_memory.h"
 #include "simt/emulator/cuda_globals.h"
 #include "simt/emulator/engine.h"
@@ -25,6 +26,7 @@ class Scheduler {
 
   void run(const LaunchConfig& config, const std::function<void()>& body);
 
+  bool in_kernel() const { return current_ >= 0; }
   int widest_block() const { return widest_block_; }
 
   // What the running thread asks for.
@@ -34,6 +36,7 @@ class Scheduler {
   void note_atomic(const void* address);
   void* shared_variable(const void* key, std::size_t size, std::size_t alignment, const char* name);
   unsigned char* dynamic_shared();
+  AsyncCopies& async_copies() { return async_copies_[static_cast<std::size_t>(current_)]; }
   [[noreturn]] void fail(const std::string& what);
   [[noreturn]] void fail_at(const std::string& what, const Site& site);
 
@@ -81,6 +84,7 @@ class Scheduler {
   bool aborting_ = false;
 
   std::array<Thread, kMaxThreads> threads_{};
+  std::vector<AsyncCopies> async_copies_ = std::vector<AsyncCopies>(kMaxThreads);
   std::array<unsigned, kMaxWarps> ready_{};  // lanes of each warp that can run
   unsigned ready_warps_ = 0;
   int num_threads_ = 0, num_warps_ = 0, num_done_ = 0, num_at_block_ = 0;
