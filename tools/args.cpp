@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
+#include <map>
 
 #include "tools/messages.h"
 #include "tools/text.h"
@@ -13,94 +15,119 @@ namespace {
 constexpr std::size_t kHelpColumn = 30;
 constexpr std::size_t kHelpWidth = 110;
 
+// CLI11 does the parsing, the messages are ours: they list every mistake and name the nearest flag. What it
+// cannot place (operands, unknown options) lies in missing_, in order and with its kind.
+struct Line : CLI::App {
+  using CLI::App::missing_;
+};
+
 class Parser {
  public:
-  Parser(const CommandSpec& command, const std::vector<std::string>& words)
-      : command_(command), words_(words) {
+  explicit Parser(const CommandSpec& command) : command_(command) {
     arguments_.command = &command;
+    line_.allow_extras();
+    line_.set_help_flag();  // the caller looks for --help first
+    for (const FlagSpec& flag : command.flags) {
+      std::string names = flag.name;
+      if (!flag.short_name.empty()) names += "," + flag.short_name;
+      if (!flag.alias.empty()) names += "," + flag.alias;
+      CLI::Option* option = takes_word(flag) ? line_.add_option(names) : line_.add_flag(names);
+      option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      specs_[option] = &flag;
+    }
   }
 
-  Arguments parse() {
-    bool flags_ended = false;
-    for (index_ = 0; index_ < words_.size(); ++index_) {
-      const std::string& word = words_[index_];
-      if (flags_ended || word == "-" || word.size() < 2 || word[0] != '-') {
-        arguments_.positionals.push_back(word);
-      } else if (word == "--") {
-        flags_ended = true;
-      } else if (word[1] == '-') {
-        read_long(word);
+  Arguments parse(const std::vector<std::string>& words) {
+    std::vector<std::string> args = separate_values(words);
+    const std::string last = args.empty() ? "" : args.back();
+    std::reverse(args.begin(), args.end());  // as CLI11 wants it
+    try {
+      line_.parse(std::move(args));
+    } catch (const CLI::ParseError& error) {
+      if (find(last) != nullptr) {  // nothing behind the last option
+        needs_value(last);
       } else {
-        read_short(word);
+        problem(error.what());
       }
     }
-    check_positionals();
+    read_options();
+    read_others();
+    if (problems_.empty()) check_positionals();
     if (!problems_.empty()) throw UsageErrors(std::move(problems_));
     return std::move(arguments_);
   }
 
  private:
+  static bool takes_word(const FlagSpec& flag) { return !flag.metavar.empty() && !flag.optional_value; }
+
+  const FlagSpec* find(const std::string& word) const {
+    const CLI::Option* option = line_.get_option_no_throw(word.substr(0, word.find('=')));
+    return option == nullptr ? nullptr : specs_.at(option);
+  }
+
+  // "--out=" is an empty value, for which CLI11 would take the next word instead.
+  std::vector<std::string> separate_values(const std::vector<std::string>& words) const {
+    std::vector<std::string> args;
+    for (auto word = words.begin(); word != words.end(); ++word) {
+      if (*word == "--") {
+        args.insert(args.end(), word, words.end());
+        break;
+      }
+      const std::size_t equals = word->find('=');
+      const bool option = word->compare(0, 1, "-") == 0;
+      const FlagSpec* flag = option && equals != std::string::npos ? find(*word) : nullptr;
+      if (flag != nullptr && takes_word(*flag)) {
+        args.push_back(word->substr(0, equals));
+        args.push_back(word->substr(equals + 1));
+      } else {
+        args.push_back(*word);
+      }
+    }
+    return args;
+  }
+
   void problem(std::string headline, std::string help = {}) {
     if (help.empty()) help = fmt::format("'cohort {} --help' lists the options", command_.name);
     problems_.push_back(error_block(std::move(headline), std::move(help)));
   }
-
-  const FlagSpec* find(const std::string& name) const {
-    const auto it = std::find_if(command_.flags.begin(), command_.flags.end(), [&](const FlagSpec& flag) {
-      return flag.name == name || (!flag.short_name.empty() && flag.short_name == name) ||
-             (!flag.alias.empty() && flag.alias == name);
-    });
-    return it == command_.flags.end() ? nullptr : &*it;
+  void needs_value(const std::string& name) {
+    problem(fmt::format("{} needs a value ({})", name, find(name)->metavar));
   }
 
-  void read_long(const std::string& word) {
-    const std::size_t equals = word.find('=');
-    const std::string name = word.substr(0, equals);
-    const FlagSpec* flag = find(name);
-    if (flag == nullptr) return unknown(name, equals == std::string::npos);
-    if (flag->metavar.empty()) {
-      if (equals != std::string::npos) return problem(fmt::format("{} takes no value", name));
-      arguments_.uses.push_back({flag->name, ""});
-    } else if (equals != std::string::npos) {
-      arguments_.uses.push_back({flag->name, word.substr(equals + 1)});
-    } else {
-      read_value(*flag, name);
+  void read_options() {
+    std::map<const CLI::Option*, std::size_t> seen;
+    for (const CLI::Option* option : line_.parse_order()) {
+      const FlagSpec& flag = *specs_.at(option);
+      std::string value = option->results()[seen[option]++];
+      if (!takes_word(flag)) {
+        if (value == "true") value.clear();  // CLI11's word for a flag that stands alone
+        if (flag.metavar.empty() && !value.empty()) problem(fmt::format("{} takes no value", flag.name));
+      } else if (value.compare(0, 1, "-") == 0 && find(value) != nullptr) {
+        // "--out --epochs 3": a flag in the place of a value was surely not meant as one.
+        needs_value(flag.name);
+      }
+      arguments_.uses.push_back({flag.name, std::move(value)});
     }
   }
 
-  void read_short(const std::string& word) {
-    const std::string name = word.substr(0, 2);
-    const FlagSpec* flag = find(name);
-    if (flag == nullptr) return unknown(word, true);
-    if (flag->metavar.empty()) {
-      if (word.size() > 2) return problem(fmt::format("{} takes no value", name));
-      arguments_.uses.push_back({flag->name, ""});
-    } else if (word.size() > 2) {
-      arguments_.uses.push_back({flag->name, word.substr(word[2] == '=' ? 3 : 2)});
-    } else {
-      read_value(*flag, name);
+  void read_others() {
+    using Kind = CLI::detail::Classifier;
+    const auto& others = line_.missing_;
+    for (std::size_t i = 0; i < others.size(); ++i) {
+      const auto& [kind, word] = others[i];
+      if (kind == Kind::NONE) {
+        arguments_.positionals.push_back(word);
+      } else if (kind != Kind::POSITIONAL_MARK) {
+        unknown(word.substr(0, word.find('=')));
+      }
     }
   }
 
-  void read_value(const FlagSpec& flag, const std::string& shown) {
-    if (flag.optional_value) {
-      arguments_.uses.push_back({flag.name, ""});
-      return;
-    }
-    const bool last = index_ + 1 >= words_.size();
-    // "--out --epochs 3": a flag in the place of a value was surely not meant as one.
-    if (last || find(words_[index_ + 1].substr(0, words_[index_ + 1].find('='))) != nullptr) {
-      return problem(fmt::format("{} needs a value ({})", shown, flag.metavar));
-    }
-    arguments_.uses.push_back({flag.name, words_[++index_]});
-  }
-
-  void unknown(const std::string& name, bool value_may_follow) {
+  void unknown(const std::string& name) {
     std::vector<std::string> names = {"--help"};
     for (const FlagSpec& flag : command_.flags) names.push_back(flag.name);
     std::string suggestion = did_you_mean(name, names);
-    if (suggestion.empty()) {  // --temperatur3 is near a key of --set, --cd-period is not a flag but
-                               // distill.cd.period is
+    if (suggestion.empty()) {  // --nesterov is near a key of --set
       std::string path = name.substr(std::min<std::size_t>(2, name.size()));
       std::replace(path.begin(), path.end(), '-', '_');
       const bool takes_settings = find("--set") != nullptr;
@@ -109,13 +136,9 @@ class Parser {
     }
     problem(
         fmt::format("unknown option '{}'{}{}", printable(name), suggestion.empty() ? "" : "; ", suggestion));
-    // Its value would be taken for a positional and give a second, misleading message.
-    const bool next_is_value =
-        index_ + 1 < words_.size() && !words_[index_ + 1].empty() && words_[index_ + 1][0] != '-';
-    const bool full = static_cast<int>(arguments_.positionals.size()) >= command_.max_positionals;
-    if (value_may_follow && next_is_value && full) ++index_;
   }
 
+  // Only on a line without other mistakes: the value of an unknown option looks like an operand.
   void check_positionals() {
     const int count = static_cast<int>(arguments_.positionals.size());
     if (count > 0 && !command_.verbs.empty()) {
@@ -136,8 +159,8 @@ class Parser {
   }
 
   const CommandSpec& command_;
-  const std::vector<std::string>& words_;
-  std::size_t index_ = 0;
+  Line line_;
+  std::map<const CLI::Option*, const FlagSpec*> specs_;
   Arguments arguments_;
   std::vector<Diagnostic> problems_;
 };
@@ -251,7 +274,7 @@ FlagSpec json_flag() {
 }
 
 Arguments parse_arguments(const CommandSpec& command, const std::vector<std::string>& words) {
-  return Parser(command, words).parse();
+  return Parser(command).parse(words);
 }
 
 std::string command_help(const CommandSpec& command) {

@@ -1,8 +1,5 @@
-// The command line: a table of subcommands, each with its flags; one parser, one help writer.
-//
-// Written out rather than left to a library: messages must name the nearest valid flag, list every mistake,
-// keep
-// `--set pool=[a,b]` as one value and exit with 2.
+// The command line: a table of subcommands, each with its flags; one parser (CLI11 behind our table and
+// messages), one help writer.
 #pragma once
 
 #include <string>

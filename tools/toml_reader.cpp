@@ -1,496 +1,40 @@
 #include "tools/toml_reader.h"
 
+// The parser of toml++ 3.3.0 lives in this file alone, built with its checks on: in its release form they
+// turn into assumptions, and small wrong texts ("[/]", "a=\v") then run into undefined behaviour. A check
+// that fails is thrown through the parser, which owns everything by value, and becomes a message like every
+// other.
+namespace cohort::tools::toml_library {
+struct BrokenCheck {};
+constexpr void check(bool holds) {
+  if (!holds) throw BrokenCheck();
+}
+}  // namespace cohort::tools::toml_library
+#undef NDEBUG
+#define TOML_ASSERT(condition) ::cohort::tools::toml_library::check(static_cast<bool>(condition))
+#define TOML_HEADER_ONLY 1
+#define TOML_EXCEPTIONS 1
+#define TOML_ENABLE_FORMATTERS 0
+#define TOML_MAX_NESTED_VALUES 64
 #include <fmt/format.h>
+#include <toml++/toml.h>
 
-#include <charconv>
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "tools/text.h"
-#include "tools/toml_number.h"
 
 namespace cohort::tools {
 namespace {
 
 using Kind = TomlNode::Kind;
-using Definition = TomlNode::Definition;
 
-// Thrown inside the reader only: a mistake that ends the current line.
-struct SyntaxError {
-  TomlMark mark;
-  std::string message;
-  std::string note;
-};
+static_assert(TOML_LIB_MAJOR == 3);
 
-bool is_bare_key(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-}
+constexpr int kMaxWordBytes = 60;
 
-void append_utf8(std::string& out, std::uint32_t code) {
-  const auto put = [&](std::uint32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xC0 | (code >> 6));
-    put(0x80 | (code & 0x3F));
-  } else if (code < 0x10000) {
-    put(0xE0 | (code >> 12));
-    put(0x80 | ((code >> 6) & 0x3F));
-    put(0x80 | (code & 0x3F));
-  } else {
-    put(0xF0 | (code >> 18));
-    put(0x80 | ((code >> 12) & 0x3F));
-    put(0x80 | ((code >> 6) & 0x3F));
-    put(0x80 | (code & 0x3F));
-  }
-}
-
-struct KeyPart {
-  std::string name;
-  TomlMark mark;
-};
-
-class Reader {
- public:
-  explicit Reader(TomlDocument& document) : document_(document), text_(document.text) {}
-
-  void read() {
-    document_.root.definition = Definition::kHeader;
-    current_ = &document_.root;
-    while (!at_end()) {
-      try {
-        read_line();
-      } catch (const SyntaxError& error) {
-        document_.problems.push_back({error.mark, error.message, error.note});
-        if (full_ || document_.problems.size() >= static_cast<std::size_t>(kMaxConfigProblems)) return;
-        skip_to_statement();
-      }
-    }
-  }
-
- private:
-  bool at_end() const { return position_ >= text_.size(); }
-  char peek(std::size_t ahead = 0) const {
-    return position_ + ahead < text_.size() ? text_[position_ + ahead] : '\0';
-  }
-  bool starts_with(std::string_view what) const { return text_.substr(position_, what.size()) == what; }
-  void advance() {
-    if (text_[position_] == '\n') {
-      ++line_;
-      line_begin_ = position_ + 1;
-    }
-    ++position_;
-  }
-  void advance(std::size_t count) {
-    for (; count > 0 && !at_end(); --count) advance();
-  }
-
-  TomlMark here(int length = 1) const {
-    return {line_, static_cast<int>(position_ - line_begin_) + 1, length};
-  }
-  // From `begin` to the current position; a value of several lines is marked on its first.
-  TomlMark since(TomlMark begin, std::size_t from) const {
-    begin.length = begin.line == line_ ? static_cast<int>(position_ - from) : 1;
-    if (begin.length < 1) begin.length = 1;
-    return begin;
-  }
-  [[noreturn]] void fail(TomlMark mark, std::string message, std::string note = {}) const {
-    throw SyntaxError{mark, std::move(message), std::move(note)};
-  }
-  void count_value(TomlMark mark) {
-    if (++values_ <= kMaxConfigValues) return;
-    full_ = true;
-    fail(mark, fmt::format("more than {} values in one file", kMaxConfigValues));
-  }
-  void check_depth(int depth, TomlMark mark) const {
-    if (depth > kMaxConfigDepth) fail(mark, fmt::format("nested deeper than {} levels", kMaxConfigDepth));
-  }
-
-  void skip_blanks() {
-    while (peek() == ' ' || peek() == '\t') advance();
-  }
-  void skip_comment() {
-    if (peek() != '#') return;
-    while (!at_end() && peek() != '\n') {
-      if (is_control(peek())) fail(here(), "control character in a comment");
-      advance();
-    }
-  }
-  static bool is_control(char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return (byte < 0x20 && c != '\t') || byte == 0x7F;
-  }
-  void skip_blank_lines() {  // blanks, comments and line ends inside arrays
-    while (!at_end()) {
-      skip_blanks();
-      skip_comment();
-      if (peek() != '\n' || at_end()) return;
-      advance();
-    }
-  }
-  void end_of_statement() {
-    skip_blanks();
-    skip_comment();
-    if (at_end()) return;
-    if (peek() != '\n') {
-      const TomlMark mark = here();
-      fail(mark, fmt::format("expected the end of the line, found {}", found()));
-    }
-    advance();
-  }
-  std::string found() const {
-    if (at_end()) return "the end of the file";
-    if (peek() == '\n') return "the end of the line";
-    return fmt::format("'{}'", printable(text_.substr(position_, 1)));
-  }
-  // After a mistake: go on at the next line that looks like a statement, so that one mistake gives one
-  // message.
-  void skip_to_statement() {
-    const auto next_line = [&] {
-      while (!at_end() && peek() != '\n') advance();
-      if (!at_end()) advance();
-    };
-    next_line();
-    while (!at_end()) {
-      std::size_t i = position_;
-      while (i < text_.size() && (text_[i] == ' ' || text_[i] == '\t')) ++i;
-      if (i >= text_.size()) return;
-      if (text_[i] == '[' && i == position_) return;
-      const std::size_t begin = i;
-      while (i < text_.size() && (is_bare_key(text_[i]) || text_[i] == '.')) ++i;
-      const bool word = i > begin;
-      while (i < text_.size() && (text_[i] == ' ' || text_[i] == '\t')) ++i;
-      if (word && i < text_.size() && text_[i] == '=') return;
-      next_line();
-    }
-  }
-
-  void read_line() {
-    skip_blanks();
-    if (at_end() || peek() == '#' || peek() == '\n') {
-      end_of_statement();
-    } else if (peek() == '[') {
-      read_header();
-    } else {
-      read_pair(*current_, current_depth_);
-      end_of_statement();
-    }
-  }
-
-  std::vector<KeyPart> read_key() {
-    std::vector<KeyPart> parts;
-    while (true) {
-      skip_blanks();
-      const TomlMark begin = here();
-      const std::size_t from = position_;
-      std::string name;
-      if (peek() == '"' || peek() == '\'') {
-        if (starts_with("\"\"\"") || starts_with("'''")) fail(begin, "a key cannot be a multi-line string");
-        name = peek() == '"' ? read_basic_string() : read_literal_string();
-      } else {
-        while (!at_end() && is_bare_key(peek())) {
-          name += peek();
-          advance();
-        }
-        if (name.empty()) fail(begin, fmt::format("expected a key, found {}", found()));
-      }
-      parts.push_back({std::move(name), since(begin, from)});
-      check_depth(static_cast<int>(parts.size()), begin);
-      skip_blanks();
-      if (peek() != '.') return parts;
-      advance();
-    }
-  }
-
-  void read_header() {
-    const bool array = starts_with("[[");
-    advance(array ? 2 : 1);
-    const std::vector<KeyPart> parts = read_key();
-    if (!starts_with(array ? "]]" : "]")) {
-      fail(here(), fmt::format("expected '{}', found {}", array ? "]]" : "]", found()));
-    }
-    advance(array ? 2 : 1);
-    TomlNode* table = &document_.root;
-    for (std::size_t i = 0; i + 1 < parts.size(); ++i)
-      table = &open_table(*table, parts[i], Definition::kImplicit);
-    const KeyPart& last = parts.back();
-    current_ = array ? &append_to_array(*table, last) : &define_table(*table, last);
-    current_depth_ = static_cast<int>(parts.size());
-    end_of_statement();
-  }
-
-  TomlNode& add_child(TomlNode& table, const KeyPart& part, Kind kind, Definition definition) {
-    count_value(part.mark);
-    TomlNode child;
-    child.kind = kind;
-    child.definition = definition;
-    child.name = part.name;
-    child.key = part.mark;
-    child.value = part.mark;
-    table.children.push_back(std::move(child));
-    return table.children.back();
-  }
-  [[noreturn]] void fail_defined(const TomlNode& node, const KeyPart& part) const {
-    fail(part.mark, fmt::format("key '{}' is defined twice", printable(part.name)),
-         fmt::format("first on line {}", node.key.line));
-  }
-
-  TomlNode& open_table(TomlNode& table, const KeyPart& part, Definition definition) {
-    TomlNode* found_node = table.find(part.name);
-    if (found_node == nullptr) return add_child(table, part, Kind::kTable, definition);
-    if (found_node->definition == Definition::kArrayOfTables && definition == Definition::kImplicit) {
-      return found_node->children.back();
-    }
-    const bool is_open = found_node->kind == Kind::kTable && found_node->definition != Definition::kInline;
-    // A dotted key adds only to what dotted keys made.
-    const bool may_extend =
-        definition != Definition::kDotted || found_node->definition == Definition::kDotted;
-    if (!is_open || !may_extend) fail_defined(*found_node, part);
-    return *found_node;
-  }
-  TomlNode& define_table(TomlNode& table, const KeyPart& part) {
-    TomlNode* found_node = table.find(part.name);
-    if (found_node == nullptr) return add_child(table, part, Kind::kTable, Definition::kHeader);
-    if (found_node->kind != Kind::kTable || found_node->definition != Definition::kImplicit) {
-      fail_defined(*found_node, part);
-    }
-    found_node->definition = Definition::kHeader;
-    return *found_node;
-  }
-  TomlNode& append_to_array(TomlNode& table, const KeyPart& part) {
-    TomlNode* array = table.find(part.name);
-    if (array == nullptr) array = &add_child(table, part, Kind::kArray, Definition::kArrayOfTables);
-    if (array->definition != Definition::kArrayOfTables) fail_defined(*array, part);
-    TomlNode& element = add_child(*array, part, Kind::kTable, Definition::kHeader);
-    element.name.clear();
-    return element;
-  }
-
-  void read_pair(TomlNode& table, int depth) {
-    const std::vector<KeyPart> parts = read_key();
-    check_depth(depth + static_cast<int>(parts.size()), parts.front().mark);
-    if (peek() != '=') {
-      fail(here(),
-           fmt::format("expected '=' after the key '{}', found {}", printable(parts.back().name), found()));
-    }
-    advance();
-    skip_blanks();
-    TomlNode* target = &table;
-    for (std::size_t i = 0; i + 1 < parts.size(); ++i)
-      target = &open_table(*target, parts[i], Definition::kDotted);
-    const KeyPart& last = parts.back();
-    if (const TomlNode* other = target->find(last.name)) fail_defined(*other, last);
-    count_value(last.mark);
-    TomlNode node = read_value(depth + static_cast<int>(parts.size()));
-    node.name = last.name;
-    node.key = last.mark;
-    target->children.push_back(std::move(node));
-  }
-
-  TomlNode read_value(int depth) {
-    const TomlMark begin = here();
-    const std::size_t from = position_;
-    check_depth(depth, begin);
-    TomlNode node;
-    const char first = peek();
-    if (first == '"' || first == '\'') {
-      node.kind = Kind::kString;
-      node.text = read_string();
-    } else if (first == '[') {
-      read_array(node, depth);
-    } else if (first == '{') {
-      read_inline_table(node, depth);
-    } else {
-      read_scalar(node);
-    }
-    node.value = since(begin, from);
-    return node;
-  }
-
-  void read_array(TomlNode& node, int depth) {
-    node.kind = Kind::kArray;
-    const TomlMark begin = here();
-    advance();
-    while (true) {
-      skip_blank_lines();
-      if (at_end()) fail(begin, "this array is never closed", "expected ']'");
-      if (peek() == ']') break;
-      count_value(here());
-      node.children.push_back(read_value(depth + 1));
-      skip_blank_lines();
-      if (peek() == ',') {
-        advance();
-      } else if (peek() != ']') {
-        fail(at_end() ? begin : here(), fmt::format("expected ',' or ']' in the array, found {}", found()));
-      }
-    }
-    advance();
-  }
-
-  void read_inline_table(TomlNode& node, int depth) {
-    node.kind = Kind::kTable;
-    node.definition = Definition::kInline;
-    advance();
-    skip_blanks();
-    while (peek() != '}') {
-      read_pair(node, depth);
-      skip_blanks();
-      if (peek() == '}') break;
-      if (peek() != ',')
-        fail(here(), fmt::format("expected ',' or '}}' in the inline table, found {}", found()));
-      advance();
-      skip_blanks();
-      if (peek() == '}') fail(here(), "an inline table has no trailing comma");
-    }
-    advance();
-    seal(node);
-  }
-  // Nothing can be added to an inline table once it is closed, nor to the tables that its dotted keys made.
-  static void seal(TomlNode& node) {
-    for (TomlNode& child : node.children) {
-      if (child.kind != Kind::kTable) continue;
-      child.definition = Definition::kInline;
-      seal(child);
-    }
-  }
-
-  std::string read_string() {
-    if (starts_with("\"\"\"")) return read_multi_line(true);
-    if (starts_with("'''")) return read_multi_line(false);
-    return peek() == '"' ? read_basic_string() : read_literal_string();
-  }
-  std::string read_basic_string() {
-    const TomlMark begin = here();
-    std::string out;
-    advance();
-    while (peek() != '"') {
-      check_string_char(begin, false);
-      if (peek() == '\\') {
-        read_escape(out);
-      } else {
-        out += peek();
-        advance();
-      }
-    }
-    advance();
-    return out;
-  }
-  std::string read_literal_string() {
-    const TomlMark begin = here();
-    std::string out;
-    advance();
-    while (peek() != '\'') {
-      check_string_char(begin, false);
-      out += peek();
-      advance();
-    }
-    advance();
-    return out;
-  }
-  void check_string_char(TomlMark begin, bool multi_line) const {
-    if (at_end() || (!multi_line && peek() == '\n'))
-      fail(begin, "this string is never closed", "expected a quote");
-    if (peek() != '\n' && is_control(peek()))
-      fail(here(), "control character in a string", "write it as \\uXXXX");
-  }
-  std::string read_multi_line(bool basic) {
-    const TomlMark begin = here(3);
-    const std::string_view quotes = basic ? "\"\"\"" : "'''";
-    std::string out;
-    advance(3);
-    if (peek() == '\n') advance();
-    while (!starts_with(quotes)) {
-      check_string_char(begin, true);
-      if (basic && peek() == '\\') {
-        if (!skip_line_continuation()) read_escape(out);
-      } else {
-        out += peek();
-        advance();
-      }
-    }
-    advance(3);
-    for (int extra = 0; extra < 2 && peek() == quotes[0]; ++extra) {  // """a"""" ends in a quote
-      out += quotes[0];
-      advance();
-    }
-    return out;
-  }
-  bool skip_line_continuation() {
-    std::size_t i = position_ + 1;
-    while (i < text_.size() && (text_[i] == ' ' || text_[i] == '\t')) ++i;
-    if (i >= text_.size() || text_[i] != '\n') return false;
-    advance();
-    while (peek() == ' ' || peek() == '\t' || peek() == '\n') advance();
-    return true;
-  }
-  void read_escape(std::string& out) {
-    const TomlMark mark = here(2);
-    advance();
-    const char code = peek();
-    static constexpr std::string_view kCodes = "btnfr\"\\";
-    static constexpr std::string_view kValues = "\b\t\n\f\r\"\\";
-    if (const std::size_t index = kCodes.find(code); index != std::string_view::npos && !at_end()) {
-      out += kValues[index];
-      advance();
-      return;
-    }
-    if (code != 'u' && code != 'U')
-      fail(mark, "unknown escape", "a backslash is written \\\\, or use 'single quotes'");
-    const std::size_t digits = code == 'u' ? 4 : 8;
-    advance();
-    const std::string_view hex = text_.substr(position_, digits);
-    std::uint32_t value = 0;
-    const auto [end, error] = std::from_chars(hex.data(), hex.data() + hex.size(), value, 16);
-    const bool surrogate = value >= 0xD800 && value <= 0xDFFF;
-    if (hex.size() != digits || error != std::errc() || end != hex.data() + digits || surrogate ||
-        value > 0x10FFFF) {
-      fail(mark, fmt::format("\\{} needs {} hexadecimal digits of a Unicode character", code, digits));
-    }
-    advance(digits);
-    append_utf8(out, value);
-  }
-
-  void read_scalar(TomlNode& node) {
-    const TomlMark begin = here();
-    const std::size_t from = position_;
-    while (!at_end() && (is_bare_key(peek()) || peek() == '+' || peek() == '.' || peek() == ':')) advance();
-    const std::string_view word = text_.substr(from, position_ - from);
-    const TomlMark mark = since(begin, from);
-    if (word.empty()) fail(begin, fmt::format("expected a value, found {}", found()));
-    if (word == "true" || word == "false") {
-      node.kind = Kind::kBool;
-      node.boolean = word == "true";
-      return;
-    }
-    const TomlNumber number = parse_toml_number(word);
-    if (!number.problem.empty()) fail(mark, number.problem);
-    if (number.kind != TomlNumber::Kind::kNone) {
-      node.kind = number.kind == TomlNumber::Kind::kInt ? Kind::kInt : Kind::kFloat;
-      node.integer = number.integer;
-      node.real = number.real;
-      return;
-    }
-    if (word.find(':') != std::string_view::npos || is_date(word)) {
-      fail(mark, "dates and times are not used in this file", "put it in quotes");
-    }
-    fail(mark, fmt::format("'{}' is not a value", printable(word)), "text needs quotes");
-  }
-  static bool is_date(std::string_view word) {
-    return word.size() >= 10 && word[4] == '-' && word[7] == '-' &&
-           word.find_first_not_of("0123456789-T") == word.npos;
-  }
-
-  TomlDocument& document_;
-  std::string_view text_;
-  std::size_t position_ = 0;
-  std::size_t line_begin_ = 0;
-  int line_ = 1;
-  int values_ = 0;
-  bool full_ = false;
-  TomlNode* current_ = nullptr;
-  int current_depth_ = 0;
-};
-
-std::string normalise_line_ends(std::string_view text) {
+std::string cut_line_ends(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -499,6 +43,343 @@ std::string normalise_line_ends(std::string_view text) {
   }
   return out;
 }
+
+// Byte offsets of a text's lines, and marks from offsets and from the library's positions (which count code
+// points).
+class Lines {
+ public:
+  explicit Lines(std::string_view text) : text_(text) {
+    begins_.push_back(0);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      if (text[i] == '\n') begins_.push_back(i + 1);
+    }
+  }
+
+  int count() const { return static_cast<int>(begins_.size()); }
+  std::size_t begin(int line) const { return begins_[static_cast<std::size_t>(line - 1)]; }
+  // Without the line end; empty behind the last line.
+  std::string_view operator[](int line) const {
+    if (line < 1 || line > count()) return {};
+    const std::size_t end = line == count() ? text_.size() : begin(line + 1) - 1;
+    return text_.substr(begin(line), end - begin(line));
+  }
+  TomlMark at_offset(std::size_t offset) const {
+    const auto next = std::upper_bound(begins_.begin(), begins_.end(), offset);
+    const int line = static_cast<int>(next - begins_.begin());
+    return {line, static_cast<int>(offset - begin(line)) + 1, 1};
+  }
+  int byte_column(toml::source_position at) const {
+    const std::string_view text = (*this)[static_cast<int>(at.line)];
+    std::size_t byte = 0;
+    for (std::uint32_t column = 1; column < at.column; ++column, ++byte) {
+      while (byte + 1 < text.size() && (static_cast<unsigned char>(text[byte + 1]) & 0xC0) == 0x80) ++byte;
+    }
+    return static_cast<int>(std::min(byte, text.size())) + 1;
+  }
+  // What spans lines is marked at its begin.
+  TomlMark region(const toml::source_region& source) const {
+    if (source.begin.line < 1) return {};
+    TomlMark mark{static_cast<int>(source.begin.line), byte_column(source.begin), 1};
+    if (source.end.line == source.begin.line)
+      mark.length = std::max(1, byte_column(source.end) - mark.column);
+    return mark;
+  }
+
+ private:
+  std::string_view text_;
+  std::vector<std::size_t> begins_;
+};
+
+bool is_word_char(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+         c == '+' || c == ':';
+}
+
+// What the library must never see, found before it reads: characters that TOML has in strings and comments
+// only (it runs into undefined behaviour on some of them), words longer than the window in which it can step
+// back, a key of very many parts (its tables destroy themselves recursively), values by the ten thousand (it
+// searches lists of tables one by one). Strings and comments are skipped by TOML's rules; where a text breaks
+// them the library stops at the same place, so that nothing behind it matters.
+class Preflight {
+ public:
+  explicit Preflight(std::string_view text) : text_(text) {}
+
+  struct Finding {
+    std::size_t offset;
+    std::string message;
+    std::string note;
+    bool of_whole = false;  // no line alone is at fault
+  };
+
+  std::optional<Finding> run() {
+    while (i_ < text_.size()) {
+      const std::size_t begin = i_;
+      const char c = text_[i_];
+      if (c == '#') {
+        i_ = std::min(text_.find('\n', i_), text_.size());
+        word_ = 0;
+      } else if (c == '"' || c == '\'') {
+        if (word_ > 0) return Finding{begin, "a quote cannot stand here", ""};
+        if (auto finding = skip_string(c)) return finding;
+      } else {
+        if (auto finding = read(c)) return finding;
+        ++i_;
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::optional<Finding> read(char c) {
+    constexpr std::string_view kPunctuation = " \t\n.,=[]{}";
+    const bool word = is_word_char(c);
+    word_ = word ? word_ + 1 : 0;
+    if (word_ > kMaxWordBytes) {
+      return Finding{i_, fmt::format("a word of more than {} bytes", kMaxWordBytes), "text needs quotes"};
+    }
+    if (!word && kPunctuation.find(c) == std::string_view::npos) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte < 0x20 || byte == 0x7F) return Finding{i_, "control character", ""};
+      std::size_t end = i_ + 1;
+      while (end < text_.size() && (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80) ++end;
+      return Finding{i_, fmt::format("'{}' cannot stand here", printable(text_.substr(i_, end - i_))),
+                     "text needs quotes"};
+    }
+    nest(c);
+    if (depth_ + dots_ > kMaxConfigDepth) {
+      return Finding{i_, fmt::format("nested deeper than {} levels", kMaxConfigDepth), "", true};
+    }
+    if (values_ > kMaxConfigValues) {
+      return Finding{i_, fmt::format("more than {} values in one file", kMaxConfigValues), "", true};
+    }
+    return std::nullopt;
+  }
+
+  void nest(char c) {
+    if (c == '.') {
+      ++dots_;
+    } else if (c == '[' || c == '{') {
+      open_.push_back(dots_ + 1);
+      depth_ += open_.back();
+      dots_ = 0;
+    } else if ((c == ']' || c == '}') && !open_.empty()) {
+      depth_ -= open_.back();
+      open_.pop_back();
+      dots_ = 0;
+    } else if (c == ',' || c == '\n') {
+      dots_ = 0;
+    }
+    if (c == '=' || c == ',' || c == '[') ++values_;
+  }
+
+  // Of a character beyond ASCII the library asks whether it is blank in what might be a number ("1.'x'") and
+  // behind the backslash of a continued line, and has no answer for most.
+  std::optional<Finding> skip_string(char quote) {
+    const std::size_t begin = i_;
+    const std::string triple(3, quote);
+    const bool after_dot = i_ > 0 && text_[i_ - 1] == '.';
+    const bool multi_line = text_.substr(i_, 3) == triple;
+    i_ += multi_line ? 3 : 1;
+    while (i_ < text_.size()) {
+      const bool escape = text_[i_] == '\\' && quote == '"';
+      const std::size_t asked = escape ? text_.find_first_not_of(" \t\n", i_ + 1) : i_;
+      if ((escape || after_dot) && is_beyond_ascii(asked)) {
+        return Finding{asked, "a character beyond ASCII cannot stand here", ""};
+      }
+      if (!multi_line && (text_[i_] == '\n' || (escape && text_.substr(i_ + 1, 1) == "\n"))) break;
+      if (multi_line && text_.substr(i_, 3) == triple) {
+        i_ += 3;
+        for (int extra = 0; extra < 2 && i_ < text_.size() && text_[i_] == quote; ++extra) ++i_;
+        return std::nullopt;
+      }
+      if (!multi_line && text_[i_] == quote) {
+        ++i_;
+        return std::nullopt;
+      }
+      i_ += escape ? 2 : 1;
+    }
+    return Finding{begin, "this string is never closed", "expected a quote"};
+  }
+  bool is_beyond_ascii(std::size_t i) const {
+    return i < text_.size() && static_cast<unsigned char>(text_[i]) >= 0x80;
+  }
+
+  std::string_view text_;
+  std::size_t i_ = 0;
+  std::vector<int> open_;  // of each open bracket: the levels it stands for
+  int depth_ = 0;
+  int dots_ = 0;
+  int values_ = 0;
+  int word_ = 0;
+};
+
+class Converter {
+ public:
+  Converter(TomlDocument& document, const Lines& lines) : document_(document), lines_(lines) {}
+
+  void table(const toml::table& source, TomlNode& out, int depth) {
+    out.kind = Kind::kTable;
+    for (const auto& [key, value] : source) {
+      const TomlMark mark = lines_.region(key.source());
+      TomlNode child;
+      child.name = std::string(key.str());
+      child.key = mark;
+      if (node(value, child, mark, depth + 1)) out.children.push_back(std::move(child));
+    }
+    std::stable_sort(out.children.begin(), out.children.end(), [](const TomlNode& a, const TomlNode& b) {
+      return std::pair(a.key.line, a.key.column) < std::pair(b.key.line, b.key.column);
+    });
+  }
+
+ private:
+  bool node(const toml::node& source, TomlNode& out, TomlMark mark, int depth) {
+    out.value = lines_.region(source.source());
+    if (mark.line == 0) mark = out.value;
+    if (depth > kMaxConfigDepth) {
+      document_.problems.push_back({mark, fmt::format("nested deeper than {} levels", kMaxConfigDepth), {}});
+      return false;
+    }
+    if (const auto* boolean = source.as_boolean()) {
+      out.kind = Kind::kBool;
+      out.boolean = boolean->get();
+    } else if (const auto* integer = source.as_integer()) {
+      out.kind = Kind::kInt;
+      out.integer = integer->get();
+    } else if (const auto* real = source.as_floating_point()) {
+      out.kind = Kind::kFloat;
+      out.real = real->get();
+    } else if (const auto* text = source.as_string()) {
+      out.kind = Kind::kString;
+      out.text = text->get();
+    } else if (const auto* entries = source.as_table()) {
+      table(*entries, out, depth);
+    } else if (const auto* items = source.as_array()) {
+      out.kind = Kind::kArray;
+      for (const toml::node& item : *items) {
+        TomlNode child;
+        if (node(item, child, {}, depth + 1)) out.children.push_back(std::move(child));
+      }
+    } else {
+      document_.problems.push_back(
+          {out.value, "dates and times are not used in this file", "put it in quotes"});
+      return false;
+    }
+    return true;
+  }
+
+  TomlDocument& document_;
+  const Lines& lines_;
+};
+
+bool breaks_a_check(std::string_view text) {
+  try {
+    (void)toml::parse(text);
+  } catch (const toml_library::BrokenCheck&) {
+    return true;
+  } catch (const toml::parse_error&) {
+  }
+  return false;
+}
+
+// The check knows no place. What is read up to a character does not depend on what follows, so the shortest
+// begin of the text that breaks the check ends with the character at fault.
+std::size_t broken_at(std::string_view text) {
+  std::size_t fine = 0;
+  std::size_t broken = text.size();
+  while (broken - fine > 1) {
+    std::size_t middle = fine + (broken - fine) / 2;
+    while (middle > fine && (static_cast<unsigned char>(text[middle]) & 0xC0) == 0x80) --middle;
+    if (middle == fine) break;
+    (breaks_a_check(text.substr(0, middle)) ? broken : fine) = middle;
+  }
+  return broken - 1;
+}
+
+TomlProblem problem_of(const toml::parse_error& error, const Lines& lines) {
+  TomlProblem problem{lines.region(error.source()), std::string(error.description()), {}};
+  constexpr std::string_view kPreamble = "Error while parsing ";
+  if (problem.message.compare(0, kPreamble.size(), kPreamble) == 0)
+    problem.message.erase(0, kPreamble.size());
+  problem.message = printable(problem.message);
+  const auto says = [&](const char* part) { return problem.message.find(part) != std::string::npos; };
+  if (says("could not determine value type")) problem.note = "text needs quotes";
+  if (says("cannot redefine existing")) problem.note = "it is set further up";
+  return problem;
+}
+
+// One text, parsed again without the statement at fault after every mistake, so that all of them are listed.
+class Reader {
+ public:
+  explicit Reader(TomlDocument& document)
+      : document_(document), text_(document.text), lines_(document.text) {}
+
+  void read() {
+    read_all();
+    std::stable_sort(document_.problems.begin(), document_.problems.end(),
+                     [](const TomlProblem& a, const TomlProblem& b) { return a.mark.line < b.mark.line; });
+  }
+
+ private:
+  void read_all() {
+    while (document_.problems.size() < static_cast<std::size_t>(kMaxConfigProblems)) {
+      try {
+        if (auto finding = Preflight(text_).run()) {
+          add({lines_.at_offset(finding->offset), std::move(finding->message), std::move(finding->note)});
+          if (finding->of_whole || !blank_statement(document_.problems.back().mark.line)) return;
+          continue;
+        }
+        const toml::table table = toml::parse(std::string_view(text_));
+        Converter(document_, lines_).table(table, document_.root, 0);
+        return;
+      } catch (const toml::parse_error& error) {
+        add(problem_of(error, lines_));
+      } catch (const toml_library::BrokenCheck&) {
+        const std::size_t at = broken_at(text_);
+        const std::string shown = printable(std::string_view(text_).substr(at, 1));
+        add({lines_.at_offset(at), fmt::format("'{}' cannot stand here", shown), {}});
+      }
+      if (!blank_statement(document_.problems.back().mark.line)) return;
+    }
+  }
+
+  void add(TomlProblem problem) { document_.problems.push_back(std::move(problem)); }
+
+  static bool is_blank(std::string_view line) {
+    return line.find_first_not_of(" \t") == std::string_view::npos;
+  }
+  static bool is_header(std::string_view line) { return !line.empty() && line[0] == '['; }
+  static bool is_statement(std::string_view line) {
+    const std::string_view word = trim(line.substr(0, std::min(line.find('='), line.size())));
+    const bool bare =
+        std::all_of(word.begin(), word.end(), [](char c) { return is_word_char(c) || c == '.'; });
+    return is_header(line) || (bare && !word.empty() && line.find('=') != std::string_view::npos);
+  }
+  std::string_view line(int number) const {
+    const std::size_t size = lines_[number].size();
+    return std::string_view(text_).substr(lines_.begin(number), size);
+  }
+
+  // From the line that looks like its begin to the line before the next one. Without its header a section
+  // means something else: it goes too.
+  bool blank_statement(int at) {
+    int first = std::min(at, lines_.count());
+    while (first > 1 && (is_blank(line(first)) || !is_statement(line(first)))) --first;
+    const bool header = is_header(line(first));
+    int last = std::max(at, first);
+    while (last < lines_.count() && !(header ? is_header(line(last + 1)) : is_statement(line(last + 1))))
+      ++last;
+    bool changed = false;
+    for (int number = first; number <= std::min(last, lines_.count()); ++number) {
+      changed = changed || !is_blank(line(number));
+      text_.replace(lines_.begin(number), lines_[number].size(), lines_[number].size(), ' ');
+    }
+    return changed;
+  }
+
+  TomlDocument& document_;
+  std::string text_;
+  Lines lines_;
+};
 
 }  // namespace
 
@@ -515,13 +396,7 @@ const TomlNode* TomlNode::find(std::string_view child) const {
 }
 
 std::string TomlDocument::line(int number) const {
-  std::size_t begin = 0;
-  for (int i = 1; i < number; ++i) {
-    begin = text.find('\n', begin);
-    if (begin == std::string::npos) return {};
-    ++begin;
-  }
-  return text.substr(begin, text.find('\n', begin) - begin);
+  return std::string(Lines(text)[number]);
 }
 
 TomlDocument read_toml(std::string_view text) {
@@ -533,19 +408,15 @@ TomlDocument read_toml(std::string_view text) {
   }
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   if (text.substr(0, 3) == kByteOrderMark) text.remove_prefix(3);
-  document.text = normalise_line_ends(text);
+  document.text = cut_line_ends(text);
   if (const auto bad = find_invalid_utf8(document.text)) {
-    const std::string before = document.text.substr(0, *bad);
-    const std::size_t line_begin = before.rfind('\n') == std::string::npos ? 0 : before.rfind('\n') + 1;
-    int line = 1;
-    for (const char c : before) line += c == '\n' ? 1 : 0;
     document.problems.push_back(
-        {{line, static_cast<int>(*bad - line_begin) + 1, 1},
+        {Lines(document.text).at_offset(*bad),
          fmt::format("not UTF-8: byte 0x{:02x}", static_cast<unsigned char>(document.text[*bad])),
          "save the file as UTF-8"});
-    return document;
+  } else {
+    Reader(document).read();
   }
-  Reader(document).read();
   return document;
 }
 

@@ -1,9 +1,6 @@
-// A strict TOML 1.0 reader for configuration files, with the position of every key and value.
-//
-// Our own rather than a library's: the one that the distribution ships aborts on `[/]`, overflows the stack
-// on a dotted key of 200,000 parts and stops at the first mistake. This one is bounded (1 MiB, depth 64, 4096
-// values), lists every mistake, and keeps the key order of the file. Dates and times, which no key uses, are
-// refused.
+// Configuration files: toml++ behind limits that it lacks (1 MiB, depth 64, 4096 values, words of 60 bytes), as a tree
+// with the position of every key and value in the order of the file. Every mistake is listed, not only the first.
+// Dates and times, which no key uses, are refused.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +14,7 @@ namespace cohort::tools {
 constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
 constexpr int kMaxConfigDepth = 64;     // tables, dotted keys, arrays and inline tables together
 constexpr int kMaxConfigValues = 4096;  // keys and array elements of one document
-constexpr int kMaxConfigProblems = 50;  // reported; the reader stops there
+constexpr int kMaxConfigProblems = 20;  // reported; the reader stops there
 
 struct TomlMark {
   int line = 0;    // 1-based; 0: the whole text
@@ -27,11 +24,8 @@ struct TomlMark {
 
 struct TomlNode {
   enum class Kind { kBool, kInt, kFloat, kString, kArray, kTable };
-  // How a table came into being decides what may still be added to it.
-  enum class Definition { kValue, kImplicit, kHeader, kDotted, kInline, kArrayOfTables };
 
   Kind kind = Kind::kTable;
-  Definition definition = Definition::kValue;
   std::string name;  // the key; empty for array elements and the root
   TomlMark key;
   TomlMark value;

@@ -192,7 +192,7 @@ TEST(Config, MistakesInFiles) {
       {"seed = -1", "not -1"},
       {"[data]\nval_fraction = 1", "below 1, not 1"},
       {"[data]\nroot = \"a\\u0000b\"", "NUL"},
-      {"[[networks]]\nid = \"a\"", "this network has no model[^]*run.toml:1:3"},
+      {"[[networks]]\nid = \"a\"", "this network has no model[^]*run.toml:1:1"},
       {"[[networks]]\nmodel = \"resnet8\"\nlr = 1",
        "unknown key 'lr' of a network[^]*did you mean 'optim.lr'"},
       {"[[networks]]\nmodel = \"resnet8\"\nid = \"a\"\n[[networks]]\nmodel = \"resnet8\"\nid = \"a\"",
@@ -205,7 +205,7 @@ TEST(Config, MistakesInFiles) {
       {"[distill.dml]\nweights = \"1,2,3\"", "weights"},
       {"[[networks]]\nmodel = \"resnet21\"", "unknown model 'resnet21'; did you mean 'resnet20'"},
       {"[optim]\nwarmup_epochs = 50", "longer than the run"},
-      {"a = 1\na = 2", "run.toml:2:1[^]*defined twice|defined twice[^]*run.toml:2:1"},
+      {"a = 1\na = 2", "cannot redefine[^]*run.toml:2:5[^]*set further up"},
       {"[/]", "run.toml:1:2"},
       {"x = \"\xff\"", "not UTF-8[^]*run.toml:1:6"},
   };

@@ -1,4 +1,5 @@
-// The TOML reader: against the rules of TOML 1.0 (valid, invalid), positions, limits, and another reader.
+// Configuration texts: the rules of TOML 1.0 (valid, invalid), positions, limits, and texts that break the
+// library below when they reach it.
 #include "tools/toml_reader.h"
 
 #include <gtest/gtest.h>
@@ -6,9 +7,6 @@
 #include <cmath>
 #include <string>
 #include <vector>
-
-#define TOML_EXCEPTIONS 1
-#include <toml++/toml.h>
 
 #include "tools/text.h"
 
@@ -40,67 +38,54 @@ std::string show(const TomlNode& node) {
   return "{" + join(entries, " ") + "}";
 }
 
-std::string show(const toml::node& node) {
-  std::vector<std::string> parts;
-  if (const auto* table = node.as_table()) {
-    for (const auto& [key, value] : *table) parts.push_back(std::string(key.str()) + "=" + show(value));
-    std::sort(parts.begin(), parts.end());
-    return "{" + join(parts, " ") + "}";
-  }
-  if (const auto* array = node.as_array()) {
-    for (const auto& item : *array) parts.push_back(show(item));
-    return "[" + join(parts, " ") + "]";
-  }
-  if (const auto* text = node.as_string()) return toml_quote(text->get());
-  if (const auto* integer = node.as_integer()) return std::to_string(integer->get());
-  if (const auto* real = node.as_floating_point())
-    return std::isnan(real->get()) ? "nan" : format_float(real->get());
-  if (const auto* boolean = node.as_boolean()) return boolean->get() ? "true" : "false";
-  return "?";
-}
+struct Valid {
+  std::string text;
+  const char* tree;
+};
 
-const std::vector<std::string>& valid_texts() {
-  static const std::vector<std::string> texts = {
-      "",
-      "\n\n# only a comment\n",
-      "a = 1",
-      "a = +1_000\nb = -0\nc = 0xDEAD_beef\nd = 0o755\ne = 0b1101\nf = 9223372036854775807\ng = "
-      "-9223372036854775808",
-      "a = 3.14\nb = -0.01\nc = 5e+22\nd = 1e06\ne = -2E-2\nf = 6.626e-34\ng = 224_617.445_991\nh = inf\ni = "
-      "-inf\nj = nan",
-      "a = true\nb = false",
-      "s = \"a \\\"quoted\\\" \\t tab \\u00E9 \\U0001F600 \\\\ \"",
-      "s = 'C:\\path\\no\\escapes'",
-      "s = \"\"\"\nfirst\nsecond \\\n   joined\"\"\"",
-      "s = '''\nraw \\ text\n  stays'''",
-      "s = \"\"\"ends in quotes\"\"\"\"\"",
-      "s = \"\"\"one \" two \"\" inside\"\"\"",
-      "a.b.c = 1\na.b.d = 2\na.e = 3",
-      "\"quoted key\" = 1\n'literal key' = 2\nbare-key_9 = 3\n\"\" = 4",
-      "a . \"b c\" . d = 1",
-      "[t]\na = 1\n[t.u]\nb = 2\n[v.w.x]\nc = 3\n[v]\nd = 4",
-      "[[n]]\na = 1\n[[n]]\na = 2\n[n.sub]\nb = 3\n[[n.list]]\nc = 4",
-      "a = []\nb = [1, 2, 3,]\nc = [ # comment\n 1,\n\n 2 # more\n , 3 ]\nd = [[1], [\"x\", 'y'], []]",
-      "a = { }\nb = { x = 1, y.z = 2, w = { v = [1] } }",
-      "a = [ { x = 1 }, { x = 2 } ]",
-      "\xEF\xBB\xBF"
-      "a = 1\r\n[b]\r\nc = \"\xC3\xA9\"\r\n",
-      "a = \"\"\"\r\none\r\ntwo\"\"\"\r\n",
-      "fruit.apple.colour = 1\n[fruit.apple.texture]\nsmooth = true",
-      "1 = 2\n3.4 = 5",
-      "a=1#comment\n\tb\t=\t2\t",
+TEST(TomlReader, ReadsWhatIsValid) {
+  const std::vector<Valid> cases = {
+      {"", R"({})"},
+      {"\n\n# only a comment\n", R"({})"},
+      {"a = 1", R"({a=1})"},
+      {"a = +1_000\nb = -0\nc = 0xDEAD_beef\nd = 0o755\ne = 0b1101\nf = 9223372036854775807\ng = "
+       "-9223372036854775808",
+       R"({a=1000 b=0 c=3735928559 d=493 e=13 f=9223372036854775807 g=-9223372036854775808})"},
+      {"a = 3.14\nb = -0.01\nc = 5e+22\nd = 1e06\ne = -2E-2\nf = 6.626e-34\ng = 224_617.445_991\nh = inf\ni "
+       "= "
+       "-inf\nj = nan",
+       R"({a=3.14 b=-0.01 c=5e+22 d=1e+6 e=-0.02 f=6.626e-34 g=224617.445991 h=inf i=-inf j=nan})"},
+      {"a = true\nb = false", R"({a=true b=false})"},
+      {"s = \"a \\\"quoted\\\" \\t tab \\u00E9 \\U0001F600 \\\\ \"", R"({s="a \"quoted\" \t tab é 😀 \\ "})"},
+      {"s = 'C:\\path\\no\\escapes'", R"({s="C:\\path\\no\\escapes"})"},
+      {"s = \"\"\"\nfirst\nsecond \\\n   joined\"\"\"", R"({s="first\nsecond joined"})"},
+      {"s = '''\nraw \\ text\n  stays'''", R"({s="raw \\ text\n  stays"})"},
+      {"s = \"\"\"ends in quotes\"\"\"\"\"", R"({s="ends in quotes\"\""})"},
+      {"s = \"\"\"one \" two \"\" inside\"\"\"", R"({s="one \" two \"\" inside"})"},
+      {"a.b.c = 1\na.b.d = 2\na.e = 3", R"({a={b={c=1 d=2} e=3}})"},
+      {"\"quoted key\" = 1\n'literal key' = 2\nbare-key_9 = 3\n\"\" = 4",
+       R"({=4 bare-key_9=3 literal key=2 quoted key=1})"},
+      {"a . \"b c\" . d = 1", R"({a={b c={d=1}}})"},
+      {"[t]\na = 1\n[t.u]\nb = 2\n[v.w.x]\nc = 3\n[v]\nd = 4", R"({t={a=1 u={b=2}} v={d=4 w={x={c=3}}}})"},
+      {"[[n]]\na = 1\n[[n]]\na = 2\n[n.sub]\nb = 3\n[[n.list]]\nc = 4",
+       R"({n=[{a=1} {a=2 list=[{c=4}] sub={b=3}}]})"},
+      {"a = []\nb = [1, 2, 3,]\nc = [ # comment\n 1,\n\n 2 # more\n , 3 ]\nd = [[1], [\"x\", 'y'], []]",
+       R"({a=[] b=[1 2 3] c=[1 2 3] d=[[1] ["x" "y"] []]})"},
+      {"a = { }\nb = { x = 1, y.z = 2, w = { v = [1] } }", R"({a={} b={w={v=[1]} x=1 y={z=2}}})"},
+      {"a = [ { x = 1 }, { x = 2 } ]", R"({a=[{x=1} {x=2}]})"},
+      {"\xEF\xBB\xBF"
+       "a = 1\r\n[b]\r\nc = \"\xC3\xA9\"\r\n",
+       R"({a=1 b={c="é"}})"},
+      {"a = \"\"\"\r\none\r\ntwo\"\"\"\r\n", R"({a="one\ntwo"})"},
+      {"fruit.apple.colour = 1\n[fruit.apple.texture]\nsmooth = true",
+       R"({fruit={apple={colour=1 texture={smooth=true}}}})"},
+      {"1 = 2\n3.4 = 5", R"({1=2 3={4=5}})"},
+      {"a=1#comment\n\tb\t=\t2\t", R"({a=1 b=2})"},
   };
-  return texts;
-}
-
-TEST(TomlReader, AgreesWithAnotherReaderOnValidTexts) {
-  for (const std::string& text : valid_texts()) {
-    const TomlDocument document = read_toml(text);
-    ASSERT_TRUE(document.problems.empty()) << text << "\n" << document.problems[0].message;
-    const toml::table other = toml::parse(std::string_view(text), std::string_view("text"));
-    if (text.find("fruit") == std::string::npos) {  // that reader refuses the specification's own example
-      EXPECT_EQ(show(document.root), show(other)) << text;
-    }
+  for (const Valid& c : cases) {
+    const TomlDocument document = read_toml(c.text);
+    ASSERT_TRUE(document.problems.empty()) << c.text << "\n" << document.problems[0].message;
+    EXPECT_EQ(show(document.root), c.tree) << c.text;
   }
 }
 
@@ -113,61 +98,68 @@ struct Invalid {
 
 TEST(TomlReader, NamesThePlaceOfEveryMistake) {
   const std::vector<Invalid> cases = {
-      {"[/]", "expected a key", 1, 2},
-      {"a", "expected '='", 1, 2},
-      {"a =", "expected a value", 1, 4},
-      {"a = \n", "expected a value", 1, 5},
-      {"= 1", "expected a key", 1, 1},
-      {"a = 1 b = 2", "expected the end of the line", 1, 7},
-      {"a = 1\na = 2", "defined twice", 2, 1},
-      {"a = 1\n[a]\nb = 2", "defined twice", 2, 2},
-      {"[a]\n[a]", "defined twice", 2, 2},
-      {"[a.b]\n[a]\nb = 1", "defined twice", 3, 1},
-      {"a.b = 1\n[a]", "defined twice", 2, 2},
-      {"a = { b = 1 }\n[a.c]", "defined twice", 2, 2},
-      {"a = { b = 1 }\na.c = 2", "defined twice", 2, 1},
-      {"a = [1]\n[[a]]", "defined twice", 2, 3},
-      {"[[a]]\n[a]", "defined twice", 2, 2},
-      {"[a.b.c]\nd = 1\n[a]\nb.c.e = 2", "defined twice", 4, 1},
-      {"[a", "expected ']'", 1, 3},
-      {"[[a]", "expected ']]'", 1, 4},
-      {"[]", "expected a key", 1, 2},
-      {"[a.]", "expected a key", 1, 4},
+      {"[/]", "cannot stand here", 1, 2},
+      {"a", "end-of-file", 1, 2},
+      {"a =", "end-of-file", 1, 4},
+      {"a = \n", "expected value", 1, 5},
+      {"= 1", "expected keys", 1, 1},
+      {"a = 1 b = 2", "saw 'b'", 1, 7},
+      {"a = 1\na = 2", "cannot redefine", 2, 5},
+      {"a = 1\n[a]\nb = 2", "cannot redefine", 2, 1},
+      {"[a]\n[a]", "cannot redefine", 2, 1},
+      {"[a.b]\n[a]\nb = 1", "cannot redefine", 3, 5},
+      {"a.b = 1\n[a]", "cannot redefine", 2, 1},
+      {"a = { b = 1 }\n[a.c]", "inline table", 2, 6},
+      {"a = { b = 1 }\na.c = 2", "cannot redefine", 2, 1},
+      {"a = [1]\n[[a]]", "cannot redefine", 2, 1},
+      {"[[a]]\n[a]", "cannot redefine", 2, 1},
+      {"[a.b.c]\nd = 1\n[a]\nb.c.e = 2", "cannot redefine", 4, 3},
+      {"[a", "end-of-file", 1, 3},
+      {"[[a]", "end-of-file", 1, 5},
+      {"[]", "blank bare keys", 1, 2},
+      {"[a.]", "saw ']'", 1, 4},
       {"a = \"x", "never closed", 1, 5},
       {"a = \"x\ny\"", "never closed", 1, 5},
       {"a = '''x", "never closed", 1, 5},
-      {"a = \"\\q\"", "unknown escape", 1, 6},
-      {"a = \"\\u12\"", "hexadecimal", 1, 6},
-      {"a = \"\\uD800\"", "hexadecimal", 1, 6},
-      {"a = \"\\U00110000\"", "hexadecimal", 1, 6},
+      {"a = \"\\q\"", "unknown escape", 1, 7},
+      {"a = \"\\u12\"", "hex digit", 1, 10},
+      {"a = \"\\uD800\"", "surrogates", 1, 12},
+      {"a = \"\\U00110000\"", "U+10FFFF", 1, 16},
       {"a = \"\x01\"", "control character", 1, 6},
       {"a = 1 # \x7F", "control character", 1, 9},
-      {"a = [1 2]", "expected ',' or ']'", 1, 8},
-      {"a = [1,\n", "never closed", 1, 5},
-      {"a = [,]", "expected a value", 1, 6},
-      {"a = {b = 1,}", "trailing comma", 1, 12},
-      {"a = {b = 1", "expected ','", 1, 11},
-      {"a = {b = 1\n}", "expected ','", 1, 11},
-      {"a = {b = 1, b = 2}", "defined twice", 1, 13},
-      {"a = yes", "is not a value", 1, 5},
-      {"a = 01", "leading zero", 1, 5},
-      {"a = 1__0", "is not a value", 1, 5},
-      {"a = _1", "is not a value", 1, 5},
-      {"a = 1.", "is not a value", 1, 5},
-      {"a = .5", "is not a value", 1, 5},
-      {"a = 1e", "is not a value", 1, 5},
-      {"a = 0x", "is not a value", 1, 5},
-      {"a = 0x-1", "is not a value", 1, 5},
-      {"a = 0b2", "is not a value", 1, 5},
-      {"a = --1", "is not a value", 1, 5},
-      {"a = 9223372036854775808", "64 bits", 1, 5},
-      {"a = 1e999", "double", 1, 5},
+      {"a = [1 2]", "expected comma", 1, 8},
+      {"a = [1,\n", "end-of-file", 1, 8},
+      {"a = [,]", "expected value", 1, 6},
+      {"a = {b = 1,}", "dangling comma", 1, 12},
+      {"a = {b = 1", "end-of-file", 1, 11},
+      {"a = {b = 1\n}", "closing '}'", 1, 11},
+      {"a = {b = 1, b = 2}", "cannot redefine", 1, 17},
+      {"a = yes", "could not determine", 1, 5},
+      {"a = 01", "leading zeroes", 1, 7},
+      {"a = 1__0", "underscores", 1, 7},
+      {"a = _1", "underscores", 1, 5},
+      {"a = 1.", "end-of-file", 1, 7},
+      {"a = .5", "expected decimal digit", 1, 5},
+      {"a = 1e", "end-of-file", 1, 7},
+      {"a = 0x", "end-of-file", 1, 7},
+      {"a = 0x-1", "expected digit", 1, 7},
+      {"a = 0b2", "expected digit", 1, 7},
+      {"a = --1", "digit or sign", 1, 6},
+      {"a = 9223372036854775808", "64 bits", 1, 24},
+      {"a = 1e999", "could not be interpreted", 1, 10},
       {"a = 1979-05-27", "dates", 1, 5},
       {"a = 07:32:00", "dates", 1, 5},
       {"a = \xFF", "not UTF-8", 1, 5},
       {"ok = 1\nb = \"\xC0\xAF\"", "not UTF-8", 2, 6},
-      {"a = 1\rb = 2", "expected the end of the line", 1, 6},
+      {"a = 1\rb = 2", "control character", 1, 6},
       {"\"\"\"k\"\"\" = 1", "multi-line", 1, 1},
+      // On these the library stops on a check of its own, or runs into undefined behaviour.
+      {"[}", "'}' cannot stand here", 1, 2},
+      {"a = 1\n\xC3\xA9 = 1\n[}", "'\xC3\xA9' cannot stand here", 2, 1},
+      {"a = 1\"\xC3\xA9\"", "a quote cannot stand here", 1, 6},
+      {"a = 1.'\xC3\xA9'", "beyond ASCII", 1, 8},
+      {"a = \"\"\"x \\\n  \xC3\xA9\"\"\"", "beyond ASCII", 2, 3},
+      {"a = 1_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0_0", "a word of more than 60", 1, 65},
   };
   for (const Invalid& c : cases) {
     const TomlDocument document = read_toml(c.text);
