@@ -101,6 +101,7 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
   const SafetensorsFile file = parse_safetensors(bytes, origin, {.allow_nonfinite = false});
   const std::vector<FileTensor> wanted = tensors_of(network);
   std::map<std::string_view, const TensorView*> found;
+  std::vector<const TensorView*> sources;  // of `wanted`, when nothing is wrong
   std::vector<std::string> wrong;
   std::int64_t tracked = 0;
   for (const TensorView& t : file.tensors()) {
@@ -123,6 +124,7 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
       wrong.push_back(fmt::format("{}: {} [{}] in the file, F32 {} in the model", w.name, name_of(t.dtype),
                                   fmt::join(t.shape, ","), w.shape.to_string()));
     }
+    sources.push_back(&t);
     found.erase(it);
   }
   for (const auto& [name, view] : found) wrong.push_back(fmt::format("{}: not in the model", name));
@@ -132,13 +134,10 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
                             network.num_classes(), origin, list_first(wrong)),
                 "give the model and data set that the weights were trained with");
   }
-  for (const FileTensor& w : wanted) {
-    const TensorView* t = nullptr;
-    for (const TensorView& candidate : file.tensors()) {
-      if (strip_prefix(candidate.name) == w.name) t = &candidate;
-    }
-    const float* data = static_cast<const float*>(t->data);
-    std::vector<float> v(data, data + t->bytes / sizeof(float));
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const FileTensor& w = wanted[i];
+    const float* data = static_cast<const float*>(sources[i]->data);
+    std::vector<float> v(data, data + sources[i]->bytes / sizeof(float));
     if (w.ohwi) v = reorder(v, w.value.shape, false);
     upload_values(ctx, w.value, {v.begin(), v.end()});
   }

@@ -1,7 +1,6 @@
 #include "models/registry.h"
 
-#include <algorithm>
-
+#include "core/spelling.h"
 #include "models/resnet_cifar.h"
 #include "models/wide_resnet.h"
 
@@ -48,21 +47,6 @@ std::vector<ModelInfo> all_models() {
   return models;
 }
 
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 }  // namespace
 
 const std::vector<ModelInfo>& registry() {
@@ -71,13 +55,13 @@ const std::vector<ModelInfo>& registry() {
 }
 
 std::unique_ptr<Network> make_network(std::string_view name, int num_classes, const InputShape& input) {
-  const ModelInfo* nearest = &registry().front();
+  const ModelInfo* closest = &registry().front();
   for (const ModelInfo& info : registry()) {
     if (info.name == name) return info.make(num_classes, input);
-    if (edit_distance(info.name, name) < edit_distance(nearest->name, name)) nearest = &info;
+    if (edit_distance(info.name, name) < edit_distance(closest->name, name)) closest = &info;
   }
   throw Error(ErrorKind::kUsage, "unknown model '" + std::string(name) + "'",
-              "did you mean '" + nearest->name + "'? 'cohort list models' lists all");
+              "did you mean '" + closest->name + "'? 'cohort list models' lists all");
 }
 
 ModelSummary summarize(Network& network) {

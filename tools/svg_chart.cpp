@@ -83,7 +83,7 @@ std::string axes(const Frame& frame, const ChartOptions& options) {
     out += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", kLeft - 6,
                        y + 4, tick_label(tick));
   }
-  for (const double tick : axis_ticks(frame.x.low, frame.x.high, 8)) {
+  for (const double tick : axis_ticks(frame.x.low, frame.x.high, 8, true)) {
     out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                        frame.px(tick), frame.height - kBottom + 17, tick_label(tick));
   }
@@ -131,7 +131,7 @@ std::string legend(const std::vector<ChartSeries>& series) {
 
 }  // namespace
 
-std::vector<double> axis_ticks(double low, double high, int most) {
+std::vector<double> axis_ticks(double low, double high, int most, bool whole) {
   std::vector<double> ticks;
   if (!std::isfinite(low) || !std::isfinite(high) || !(high > low) || most < 1) return ticks;
   const double raw = (high - low) / most;
@@ -140,6 +140,7 @@ std::vector<double> axis_ticks(double low, double high, int most) {
   for (const double factor : {5.0, 2.0, 1.0}) {
     if (factor * power >= raw) step = factor * power;
   }
+  if (whole) step = std::max(step, 1.0);
   for (double index = std::ceil(low / step); index * step <= high * (1 + 1e-12) + 1e-300; index += 1) {
     ticks.push_back(index * step);
     if (static_cast<int>(ticks.size()) > most) break;

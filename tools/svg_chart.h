@@ -10,7 +10,7 @@ namespace cohort::tools {
 
 struct ChartSeries {
   struct Point {
-    double x;
+    double x;  // an integer: an epoch, a step
     double y;
   };
   std::string name;
@@ -30,8 +30,9 @@ struct ChartOptions {
 // Long series are thinned to what the width can show (mean per bucket).
 std::string svg_chart(const ChartOptions& options, const std::vector<ChartSeries>& series);
 
-// Round numbers inside [low, high], at most `most`: steps of 1, 2 or 5 times a power of ten.
-std::vector<double> axis_ticks(double low, double high, int most);
+// Round numbers inside [low, high], at most `most`: steps of 1, 2 or 5 times a power of ten; `whole`:
+// integers only.
+std::vector<double> axis_ticks(double low, double high, int most, bool whole = false);
 
 std::string escape_html(std::string_view text);
 

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/spelling.h"
+
 namespace cohort::tools {
 
 // The whole text must be the number; no leading plus, no blanks.
@@ -21,10 +23,6 @@ std::string_view trim(std::string_view text);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 std::string upper(std::string_view text);  // ASCII only: a Turkish locale must not matter
 
-// Optimal string alignment distance (insert, delete, replace, swap of neighbours).
-int edit_distance(std::string_view a, std::string_view b);
-// The nearest candidate within a third of the word's length (at least 1, at most 3); empty when none is.
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 // "did you mean 'x'?" or nothing.
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 

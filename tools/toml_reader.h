@@ -1,6 +1,6 @@
-// Configuration files: toml++ behind limits that it lacks (1 MiB, depth 64, 4096 values, words of 60 bytes), as a tree
-// with the position of every key and value in the order of the file. Every mistake is listed, not only the first.
-// Dates and times, which no key uses, are refused.
+// Configuration files: toml++ behind limits that it lacks (1 MiB, depth 64, 4096 values, words of 60 bytes),
+// as a tree with the position of every key and value in the order of the file. Every mistake is listed, not
+// only the first. Dates and times, which no key uses, are refused.
 #pragma once
 
 #include <cstddef>

@@ -21,6 +21,9 @@ using testing::Not;
 TEST(Chart, TicksAreRoundAndInside) {
   EXPECT_EQ(axis_ticks(0, 10, 5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
   EXPECT_EQ(axis_ticks(-1, 1, 4), (std::vector<double>{-1, -0.5, 0, 0.5, 1}));
+  EXPECT_EQ(axis_ticks(1, 3, 8, true), (std::vector<double>{1, 2, 3})) << "epochs: no tick at 1.5";
+  EXPECT_EQ(axis_ticks(0.5, 1.5, 8, true), std::vector<double>{1});
+  EXPECT_EQ(axis_ticks(1, 200, 8, true), (std::vector<double>{50, 100, 150, 200}));
   EXPECT_TRUE(axis_ticks(1, 1, 5).empty());
   EXPECT_TRUE(axis_ticks(0, std::numeric_limits<double>::infinity(), 5).empty());
   for (const auto& [low, high] : {std::pair{0.013, 0.9}, {-3e7, 1e9}, {71.2, 71.9}, {1e-9, 2e-9}}) {

@@ -45,13 +45,7 @@ TEST(Text, NumbersIgnoreTheLocale) {
   std::locale::global(before);
 }
 
-TEST(Text, EditDistance) {
-  EXPECT_EQ(edit_distance("", ""), 0);
-  EXPECT_EQ(edit_distance("abc", ""), 3);
-  EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
-  EXPECT_EQ(edit_distance("epochs", "epcohs"), 1) << "a swap counts once";
-  EXPECT_EQ(nearest("epcohs", {"seed", "epochs", "lr"}), "epochs");
-  EXPECT_EQ(nearest("zzz", {"seed", "epochs", "lr"}), "");
+TEST(Text, DidYouMean) {
   EXPECT_EQ(did_you_mean("methd", {"method"}), "did you mean 'method'?");
   EXPECT_EQ(did_you_mean("x", {"method"}), "");
 }
