@@ -1,7 +1,6 @@
 #include "core/arena.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/base/error.h"
 #include "kernels/memory.h"
@@ -31,6 +30,13 @@ void MemorySource::deallocate(void* data) const noexcept {
   kernels::deallocate(cpu_, data);
 }
 
+void MemorySource::poison(void* data, std::size_t bytes) const {
+  if constexpr (kHasCuda) {
+    if (device_ == DeviceKind::kCuda) return kernels::poison(cuda_, data, bytes);
+  }
+  kernels::poison(cpu_, data, bytes);
+}
+
 Arena::~Arena() {
   for (const Chunk& chunk : chunks_) source_.deallocate(chunk.data);
 }
@@ -58,14 +64,14 @@ void* Arena::allocate(std::size_t bytes) {
   }
   void* data = chunks_[current_].data + offset_;
   offset_ += size;
-  if (poison_) std::memset(data, 0xff, size);
+  if (poison_) source_.poison(data, size);
   return data;
 }
 
 void Arena::recycle(void* data, std::size_t bytes) {
   const std::size_t size = round_up(bytes);
   in_use_ -= size;
-  if (poison_) std::memset(data, 0xff, size);
+  if (poison_) source_.poison(data, size);
   for (FreeList& list : free_lists_) {
     if (list.bytes == size) {
       list.blocks.push_back(data);

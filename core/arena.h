@@ -13,13 +13,14 @@
 
 namespace cohort {
 
-// The device memory that arenas take their chunks from.
+// The device memory that arenas take their chunks from, and the stream on which what is in them is used.
 class MemorySource {
  public:
   explicit MemorySource(CpuStream stream) : cpu_(stream) {}
   explicit MemorySource(CudaStream stream) : cuda_(stream), device_(DeviceKind::kCuda) {}
   void* allocate(std::size_t bytes) const;
   void deallocate(void* data) const noexcept;
+  void poison(void* data, std::size_t bytes) const;
 
  private:
   CpuStream cpu_;

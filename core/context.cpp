@@ -20,8 +20,8 @@ CudaStream branch_stream(const ContextOptions& options, int index) {
   return {};
 }
 
-MemorySource memory_source(const ContextOptions& options, ThreadPool* pool) {
-  if (options.device.kind == DeviceKind::kCuda) return MemorySource(branch_stream(options, Context::kMain));
+MemorySource memory_source(const ContextOptions& options, ThreadPool* pool, int index) {
+  if (options.device.kind == DeviceKind::kCuda) return MemorySource(branch_stream(options, index));
   return MemorySource(CpuStream{pool});
 }
 
@@ -33,14 +33,14 @@ Context::Branch::Branch(MemorySource source, CudaStream stream)
 Context::Context(const ContextOptions& options)
     : options_(options),
       pool_(std::make_unique<ThreadPool>(options.num_threads)),
-      persistent_(memory_source(options, pool_.get()), kPersistentChunk) {
+      persistent_(memory_source(options, pool_.get(), kMain), kPersistentChunk) {
   if (!kHasCuda && options.device.kind == DeviceKind::kCuda) {
     throw Error(ErrorKind::kDevice, "this cohort was built without CUDA",
                 "use --device cpu, or configure with -DCOHORT_CUDA=ON");
   }
   for (int index = 0; index <= options.num_branches; ++index) {
     branches_.push_back(
-        std::make_unique<Branch>(memory_source(options, pool_.get()), branch_stream(options, index)));
+        std::make_unique<Branch>(memory_source(options, pool_.get(), index), branch_stream(options, index)));
     branches_.back()->step.set_poison(options.poison);
   }
 }

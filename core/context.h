@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/arena.h"
@@ -68,10 +69,12 @@ class Context {
   // Runs f with branch `index` (kMain or 1..num_branches) as the current one.
   template <class F>
   void on_branch(int index, F&& f) {
-    const int previous = current_;
-    current_ = index;
+    struct Back {
+      int& current;
+      int previous;
+      ~Back() { current = previous; }
+    } const back{current_, std::exchange(current_, index)};
     f();
-    current_ = previous;
   }
   // All branches wait for the main one; the main one waits for all branches. No-ops on the CPU.
   void fork();

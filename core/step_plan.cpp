@@ -48,8 +48,13 @@ void StepPlan::run() {
     case State::kCapture:
       on_device(ctx_, [&](auto stream) {
         kernels::begin_capture(stream);
-        step_();
-        captured_ = kernels::end_capture(stream);
+        try {
+          step_();
+          captured_ = kernels::end_capture(stream);
+        } catch (...) {
+          kernels::abort_capture(stream);
+          throw;
+        }
         kernels::launch(stream, captured_);
       });
       state_ = State::kReady;

@@ -24,7 +24,7 @@ class StepPlan {
   StepPlan(const StepPlan&) = delete;
   StepPlan& operator=(const StepPlan&) = delete;
 
-  // Runs one step.
+  // Runs one step. After an exception the context can go on, and the next call tries the same again.
   void run();
 
   bool ready() const { return state_ == State::kReady; }

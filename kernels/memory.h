@@ -21,9 +21,12 @@ void copy_to_device(CudaStream stream, void* device, const void* host, std::size
 // Returns when `host` holds the data.
 void copy_to_host(CpuStream stream, void* host, const void* device, std::size_t bytes);
 void copy_to_host(CudaStream stream, void* host, const void* device, std::size_t bytes);
-// The only one of these that may be part of a captured step.
+// These two may be part of a captured step.
 void fill_zero(CpuStream stream, void* device, std::size_t bytes);
 void fill_zero(CudaStream stream, void* device, std::size_t bytes);
+// All bits 1: NaN in every floating dtype, -1 in every integer one.
+void poison(CpuStream stream, void* device, std::size_t bytes);
+void poison(CudaStream stream, void* device, std::size_t bytes);
 void synchronize(CpuStream stream);
 void synchronize(CudaStream stream);
 

@@ -7,6 +7,15 @@
 #include "kernels/memory.h"
 
 namespace cohort::kernels {
+namespace {
+
+void fill_bytes(CpuStream stream, void* data, int value, std::size_t bytes) {
+  parallel_for(stream, static_cast<std::int64_t>(bytes), 1 << 20, [&](std::int64_t begin, std::int64_t end) {
+    std::memset(static_cast<char*>(data) + begin, value, static_cast<std::size_t>(end - begin));
+  });
+}
+
+}  // namespace
 
 void* allocate(CpuStream, std::size_t bytes) {
   constexpr std::size_t kAlignment = 64;
@@ -32,9 +41,11 @@ void copy_to_host(CpuStream, void* host, const void* device, std::size_t bytes) 
 }
 
 void fill_zero(CpuStream stream, void* device, std::size_t bytes) {
-  parallel_for(stream, static_cast<std::int64_t>(bytes), 1 << 20, [&](std::int64_t begin, std::int64_t end) {
-    std::memset(static_cast<char*>(device) + begin, 0, static_cast<std::size_t>(end - begin));
-  });
+  fill_bytes(stream, device, 0, bytes);
+}
+
+void poison(CpuStream stream, void* device, std::size_t bytes) {
+  fill_bytes(stream, device, 0xff, bytes);
 }
 
 void synchronize(CpuStream) {}

@@ -135,6 +135,10 @@ void fill_zero(CudaStream stream, void* device, std::size_t bytes) {
   if (bytes != 0) COHORT_CUDA_CHECK(cudaMemsetAsync(device, 0, bytes, native(stream)));
 }
 
+void poison(CudaStream stream, void* device, std::size_t bytes) {
+  if (bytes != 0) COHORT_CUDA_CHECK(cudaMemsetAsync(device, 0xff, bytes, native(stream)));
+}
+
 void synchronize(CudaStream stream) {
   COHORT_CUDA_CHECK(cudaStreamSynchronize(native(stream)));
 }

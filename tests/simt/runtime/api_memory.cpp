@@ -96,6 +96,13 @@ cudaError_t cudaMallocHost(void** data, size_t bytes) {
   return *data == nullptr ? Status::instance().fail(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
+cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) {
+  SIMT_ENTER("cudaHostAlloc");
+  if (const cudaError_t error = simt::runtime::forbid_in_capture("cudaHostAlloc")) return error;
+  *data = PinnedMemory::instance().allocate(bytes);
+  return *data == nullptr ? Status::instance().fail(cudaErrorMemoryAllocation) : cudaSuccess;
+}
+
 cudaError_t cudaFreeHost(void* data) {
   SIMT_ENTER("cudaFreeHost");
   if (const cudaError_t error = simt::runtime::forbid_in_capture("cudaFreeHost")) return error;

@@ -189,6 +189,7 @@ TEST_F(Capture, ForbiddenCallsNameThemselvesAndEndTheCapture) {
       {"cudaMalloc of 64 bytes inside the capture of stream 0", [] { kernels::allocate(branch(0), 64); }},
       {"cudaFree inside", [&] { COHORT_CUDA_CHECK(cudaFree(nullptr)); }},
       {"cudaMallocHost inside", [&] { COHORT_CUDA_CHECK(cudaMallocHost(&pinned, 64)); }},
+      {"cudaHostAlloc inside", [&] { COHORT_CUDA_CHECK(cudaHostAlloc(&pinned, 64, cudaHostAllocMapped)); }},
       {"cudaFreeHost inside", [&] { COHORT_CUDA_CHECK(cudaFreeHost(pinned)); }},
       {"cudaStreamSynchronize inside", [] { kernels::synchronize(branch(0)); }},
       {"cudaStreamSynchronize inside", [] { kernels::synchronize(branch(3)); }},

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,32 @@ namespace simt::runtime {
 namespace {
 
 constexpr std::size_t kAlignment = 256;
+constexpr std::size_t kPatternBytes = std::size_t{4} << 20;
+
+// A file of 0xff in memory. Blocks are private mappings of it, again and again: memory that nobody writes
+// costs nothing.
+int pattern_file() {
+  static const int file = [] {
+    const int fd = memfd_create("fresh device memory", 0);
+    if (fd < 0 || ftruncate(fd, kPatternBytes) != 0) throw std::bad_alloc();
+    void* const data = mmap(nullptr, kPatternBytes, PROT_WRITE, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) throw std::bad_alloc();
+    std::memset(data, 0xff, kPatternBytes);
+    munmap(data, kPatternBytes);
+    return fd;
+  }();
+  return file;
+}
+
+void map_pattern(std::byte* pages, std::size_t bytes) {
+  for (std::size_t offset = 0; offset < bytes; offset += kPatternBytes) {
+    const std::size_t count = std::min(kPatternBytes, bytes - offset);
+    if (mmap(pages + offset, count, PROT_NONE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, pattern_file(), 0) ==
+        MAP_FAILED) {
+      throw std::bad_alloc();
+    }
+  }
+}
 
 std::uintptr_t number(const void* address) {
   return reinterpret_cast<std::uintptr_t>(address);
@@ -80,8 +107,7 @@ std::byte* DeviceMemory::allocate(std::size_t bytes) {
   block.pages = static_cast<std::byte*>(mapped) + page;
   // The end of the block meets the page nobody may touch, as closely as the alignment allows.
   block.data = block.pages + block.page_bytes - round_up(bytes, kAlignment);
-  mprotect(block.pages, block.page_bytes, PROT_READ | PROT_WRITE);
-  std::memset(block.pages, 0xff, block.page_bytes);
+  map_pattern(block.pages, block.page_bytes);
   detail::poison(block.pages, static_cast<std::size_t>(block.data - block.pages));
   detail::poison(block.data + bytes, round_up(bytes, kAlignment) - bytes);
   in_use_ += bytes;
@@ -95,8 +121,9 @@ void DeviceMemory::free(Block& block) {
   block.live = false;
   in_use_ -= block.bytes;
   --num_live_;
-  protect(block);
-  madvise(block.pages, block.page_bytes, MADV_DONTNEED);
+  // Nobody's, for ever.
+  mmap(block.pages, block.page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+       0);
 }
 
 Block* DeviceMemory::find(const void* address) {
