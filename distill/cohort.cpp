@@ -3,11 +3,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 
 #include "core/dispatch.h"
+#include "kernels/append_rows.h"
 #include "kernels/augment.h"
 #include "kernels/cohort_loss.h"
 #include "kernels/perturb.h"
+#include "kernels/readback.h"
+#include "kernels/step_record.h"
 #include "models/registry.h"
 
 namespace cohort::distill {
@@ -56,19 +60,69 @@ struct Cohort::Perturbation {
   }
 };
 
-DeviceImages to_device(Context& ctx, const ImageSet& set) {
-  const Shape shape{set.size(), set.height, set.width, set.channels};
-  if (ctx.device().kind == DeviceKind::kCpu) {
-    // The host's memory is the device's: no copy of a set that may be larger than the networks.
-    return {{const_cast<std::uint8_t*>(set.images.data()), shape, DType::u8, nullptr},
-            {const_cast<std::int32_t*>(set.labels.data()), {set.size()}, DType::i32, nullptr}};
+// What steps measured, in a ring that kernels write and the host reads later.
+class Cohort::Records {
+ public:
+  explicit Records(Context& ctx) : ctx_(ctx) {
+    on_device(ctx, [&](auto stream) {
+      for (kernels::Marker& marker : markers_) marker = kernels::make_marker(stream);
+      ring_ = static_cast<double*>(kernels::allocate_pinned(stream, kMaxAhead * kWidth * sizeof(double)));
+    });
   }
-  DeviceImages device{ctx.persistent_tensor(shape, DType::u8),
-                      ctx.persistent_tensor({set.size()}, DType::i32)};
-  ctx.upload(device.images, set.images.data());
-  ctx.upload(device.labels, set.labels.data());
-  return device;
-}
+  ~Records() {
+    on_device(ctx_, [&](auto stream) {
+      for (const kernels::Marker marker : markers_) kernels::release(stream, marker);
+      kernels::deallocate_pinned(stream, ring_);
+    });
+  }
+  Records(const Records&) = delete;
+  Records& operator=(const Records&) = delete;
+
+  // Inside a step, as its last operation.
+  void write(const std::vector<Tensor>& sources, const Tensor& step) {
+    kernels::StepRecordArgs args{
+        .ring = ring_, .width = kWidth, .capacity = kMaxAhead, .step = step.as<std::int32_t>()};
+    std::int64_t width = 0;
+    for (const Tensor& source : sources) {
+      check(args.num_sources < kernels::kMaxRecordSources, "cohort: too many terms to record");
+      args.sources[static_cast<std::size_t>(args.num_sources++)] = {
+          source.data, static_cast<std::int32_t>(source.count()), source.dtype};
+      width += source.count();
+    }
+    check(width <= kWidth, "cohort: too many values to record");
+    on_device(ctx_, [&](auto stream) { kernels::step_record(stream, args); });
+  }
+
+  // After the step was enqueued.
+  void mark(std::int64_t step, const Report* report) {
+    on_device(ctx_, [&](auto stream) { kernels::mark(stream, markers_[slot(step)]); });
+    reports_[slot(step)] = report;
+  }
+
+  // The values of a step, in the order they were written, and its report.
+  std::pair<const double*, const Report*> read(std::int64_t step) {
+    on_device(ctx_, [&](auto stream) { kernels::wait(stream, markers_[slot(step)]); });
+    return {ring_ + static_cast<std::int64_t>(slot(step)) * kWidth, reports_[slot(step)]};
+  }
+
+ private:
+  static constexpr std::int64_t kWidth = 512;
+  static std::size_t slot(std::int64_t step) { return static_cast<std::size_t>(step % kMaxAhead); }
+
+  Context& ctx_;
+  double* ring_ = nullptr;
+  std::array<kernels::Marker, kMaxAhead> markers_{};
+  std::array<const Report*, kMaxAhead> reports_{};
+};
+
+// A pass over a set without gradients: its logits stay on the device until the end.
+struct Cohort::Evaluation {
+  Evaluation(Context& ctx, const DeviceImages& images, const std::vector<std::int32_t>& indices)
+      : feed(ctx, images, indices, kEvalBatch, 0) {}
+  Feed feed;
+  std::vector<Tensor> logits;  // per member (indices, classes) f32
+  std::map<std::int64_t, std::unique_ptr<StepPlan>> plans;
+};
 
 Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_ptr<Method> method,
                const ImageSet& data, const CohortOptions& options)
@@ -84,6 +138,7 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     member.network->materialize(ctx, ctx.seed(), static_cast<std::uint32_t>(k));
     members_.push_back(std::move(member));
   }
+  records_ = std::make_unique<Records>(ctx);
   inputs_->epoch = ctx.persistent_tensor({1}, DType::i32);
   inputs_->step = ctx.persistent_tensor({1}, DType::i32);
 
@@ -118,21 +173,13 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
 
 Cohort::~Cohort() = default;
 
-void Cohort::load(const Batch& batch) {
-  const auto rows = static_cast<std::int64_t>(batch.indices.size());
-  if (rows > inputs_->capacity) {
-    // Large enough for evaluation from the start: a captured step keeps these addresses.
-    inputs_->capacity = std::max(rows, kEvalBatch);
-    inputs_->indices = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
-    inputs_->labels = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
-  }
-  Tensor indices = inputs_->indices;
-  indices.shape = {rows};
-  ctx_.upload(indices, batch.indices.data());
-  const std::int32_t epoch = batch.epoch;
-  ctx_.upload(inputs_->epoch, &epoch);
-  const auto step = static_cast<std::int32_t>(batch.step);
-  ctx_.upload(inputs_->step, &step);
+// Device memory for a batch of `rows`; a captured step keeps these addresses, so it is large enough for
+// evaluation from the start.
+void Cohort::reserve(std::int64_t rows) {
+  if (rows <= inputs_->capacity) return;
+  inputs_->capacity = std::max(rows, kEvalBatch);
+  inputs_->indices = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
+  inputs_->labels = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
 }
 
 std::vector<Tensor> Cohort::make_batches(const DeviceImages& images, std::int64_t rows, bool training) {
@@ -168,9 +215,10 @@ std::vector<Tensor> Cohort::make_batches(const DeviceImages& images, std::int64_
   return batches;
 }
 
-void Cohort::step_once(std::int64_t rows) {
+void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   ctx_.begin_step();
-  const std::vector<Tensor> batches = make_batches(*images_, rows, /*training=*/true);
+  feed.take(rows, inputs_->indices, inputs_->epoch, inputs_->step, sgd_->rates());
+  const std::vector<Tensor> batches = make_batches(feed.images(), rows, /*training=*/true);
   StepView view;
   view.outputs.resize(members_.size());
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
@@ -201,27 +249,82 @@ void Cohort::step_once(std::int64_t rows) {
   }
   ctx_.join();
   sgd_->step(view.report.loss);
-  plans_[rows].report = view.report;
+  plan.report = view.report;
+  record(view.report);
 }
 
-void Cohort::train(const Batch& batch) {
-  const auto rows = static_cast<std::int64_t>(batch.indices.size());
-  load(batch);
-  sgd_->set_learning_rates(batch.learning_rates);
-  images_ = batch.images;
-  Plan& plan = plans_[rows];
-  if (!plan.step) plan.step = std::make_unique<StepPlan>(ctx_, [this, rows] { step_once(rows); });
+Feed Cohort::make_feed(const DeviceImages& images, std::span<const std::int32_t> indices,
+                       std::int64_t batch_size) {
+  return {ctx_, images, indices, batch_size, sgd_->rates().count()};
+}
+
+std::vector<float> Cohort::rate_table(const std::vector<std::vector<double>>& rates) const {
+  std::vector<float> table;
+  for (const std::vector<double>& members : rates) {
+    const std::vector<float> row = sgd_->rates_of(members);
+    table.insert(table.end(), row.begin(), row.end());
+  }
+  return table;
+}
+
+void Cohort::train(Feed& feed) {
+  const std::int64_t rows = feed.rows();
+  reserve(rows);
+  Plan& plan = plans_[{feed.cursor().data, rows}];
+  if (!plan.step) {
+    plan.step = std::make_unique<StepPlan>(ctx_, [this, &feed, &plan, rows] { step_once(feed, plan, rows); });
+  }
   plan.step->run();
-  last_rows_ = rows;
+  records_->mark(feed.step(), &plan.report);
+  feed.advance();
   for (Member& member : members_) {
     if (!member.frozen) ++member.batches_tracked;
   }
 }
 
-std::vector<std::int32_t> Cohort::stepped() {
-  std::vector<std::int32_t> mask(members_.size());
-  ctx_.download(mask.data(), sgd_->mask());
-  return mask;
+void Cohort::record(const Report& report) {
+  const auto m = static_cast<std::int64_t>(members_.size());
+  std::vector<Tensor> sources = {report.loss, report.ce, report.kl, report.correct_top1, sgd_->mask()};
+  for (const Tensor& source : sources)
+    check(source.count() == m, "cohort: a report has one value per member");
+  if (!report.teacher.empty()) sources.push_back(report.teacher);
+  if (perturbation_) {
+    sources.push_back(perturbation_->member);
+    sources.push_back(perturbation_->operation);
+  }
+  for (const FeatureTerm& term : report.feature_terms) {
+    sources.push_back(term.weight);
+    sources.push_back(term.value);
+  }
+  records_->write(sources, inputs_->step);
+}
+
+Cohort::StepValues Cohort::values(std::int64_t step) {
+  const auto [row, report] = records_->read(step);
+  const double* next = row;
+  const auto take = [&]<class T>(std::vector<T>& values) {
+    values.assign(next, next + members_.size());
+    next += members_.size();
+  };
+  StepValues v;
+  take(v.loss);
+  take(v.ce);
+  take(v.kl);
+  take(v.correct_top1);
+  take(v.stepped);
+  for (std::size_t k = 0; k < members_.size(); ++k) v.stepped[k] = v.stepped[k] || members_[k].frozen;
+  if (!report->teacher.empty()) v.teacher = static_cast<int>(*next++);
+  if (perturbation_) {
+    v.perturbed = static_cast<int>(*next++);
+    const int operation = static_cast<int>(*next++);
+    if (v.perturbed >= 0) v.operation = operation;
+  }
+  v.feature.assign(members_.size(), 0.0);
+  for (const FeatureTerm& term : report->feature_terms) {
+    const double weight = *next++;
+    v.feature[static_cast<std::size_t>(term.member)] += weight * *next++;
+  }
+  return v;
 }
 
 void Cohort::perturb(StepView& view, const std::vector<Tensor>& batches) {
@@ -258,46 +361,58 @@ void Cohort::perturb(StepView& view, const std::vector<Tensor>& batches) {
   });
 }
 
-int Cohort::perturbed_member() {
-  return perturbation_ ? static_cast<int>(download_values(ctx_, perturbation_->member)[0]) : -1;
-}
-
-int Cohort::perturbation() {
-  return perturbation_ && perturbed_member() >= 0
-             ? static_cast<int>(download_values(ctx_, perturbation_->operation)[0])
-             : -1;
-}
-
-std::vector<models::Outputs> Cohort::evaluate(const DeviceImages& images,
-                                              const std::vector<std::int32_t>& indices) {
-  load({.indices = indices});
+void Cohort::evaluate_once(Evaluation& evaluation, std::int64_t rows) {
   ctx_.begin_step();
   ctx_.set_recording(false);
-  const std::vector<Tensor> batches =
-      make_batches(images, static_cast<std::int64_t>(indices.size()), /*training=*/false);
-  std::vector<models::Outputs> outputs(members_.size());
+  Feed& feed = evaluation.feed;
+  feed.take(rows, inputs_->indices, inputs_->epoch, inputs_->step, {});
+  const std::vector<Tensor> batches = make_batches(feed.images(), rows, /*training=*/false);
+  kernels::AppendRowsArgs args{.dtype = ctx_.parameter_dtype(),
+                               .members = size(),
+                               .cursor = feed.cursor().as<std::int32_t>(),
+                               .rows = rows,
+                               .batch_size = kEvalBatch,
+                               .columns = evaluation.logits.front().shape[1]};
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
-    ctx_.on_branch(static_cast<int>(k) + 1,
-                   [&] { outputs[k] = members_[k].network->forward(ctx_, batches[k], {.training = false}); });
+    ctx_.on_branch(static_cast<int>(k) + 1, [&] {
+      const Tensor logits = members_[k].network->forward(ctx_, batches[k], {.training = false}).logits;
+      check(logits.dtype == args.dtype, "cohort: logits have the dtype of parameters");
+      args.in[k] = logits.data;
+      args.out[k] = evaluation.logits[k].as<float>();
+    });
   }
   ctx_.join();
+  on_device(ctx_, [&](auto stream) { kernels::append_rows(stream, args); });
   ctx_.set_recording(true);
-  return outputs;
 }
 
 std::vector<std::vector<float>> Cohort::predict(const DeviceImages& images,
                                                 const std::vector<std::int32_t>& indices) {
-  std::vector<std::vector<float>> logits(members_.size());
   const auto count = static_cast<std::int64_t>(indices.size());
-  for (std::int64_t begin = 0; begin < count; begin += kEvalBatch) {
-    const std::int64_t end = std::min(count, begin + kEvalBatch);
-    const std::vector<models::Outputs> outputs =
-        evaluate(images, {indices.begin() + begin, indices.begin() + end});
-    for (std::size_t k = 0; k < members_.size(); ++k) {
-      const std::vector<double> values = download_values(ctx_, outputs[k].logits);
-      logits[k].insert(logits[k].end(), values.begin(), values.end());
+  std::unique_ptr<Evaluation>& evaluation = evaluations_[{images.images.data, indices}];
+  if (!evaluation) {
+    reserve(kEvalBatch);
+    evaluation = std::make_unique<Evaluation>(ctx_, images, indices);
+    for (const Member& member : members_) {
+      evaluation->logits.push_back(
+          ctx_.persistent_tensor({count, member.network->num_classes()}, DType::f32));
     }
+  }
+  Feed& feed = evaluation->feed;
+  feed.start(0, 0, /*shuffle=*/false, {});
+  for (; feed.position() < feed.steps_per_epoch(); feed.advance()) {
+    const std::int64_t rows = feed.rows();
+    std::unique_ptr<StepPlan>& plan = evaluation->plans[rows];
+    if (!plan) {
+      plan = std::make_unique<StepPlan>(ctx_, [this, &e = *evaluation, rows] { evaluate_once(e, rows); });
+    }
+    plan->run();
+  }
+  std::vector<std::vector<float>> logits(members_.size());
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    logits[k].resize(static_cast<std::size_t>(evaluation->logits[k].count()));
+    ctx_.download(logits[k].data(), evaluation->logits[k]);
   }
   return logits;
 }

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "core/image_set.h"
 #include "core/step_plan.h"
+#include "distill/feed.h"
 #include "distill/method.h"
 #include "nn/sgd.h"
 
@@ -20,13 +20,6 @@ struct MemberSpec {
   double learning_rate = 0.1;  // base rate, before the schedule
   double weight_decay = 5e-4;
 };
-
-// A data set as kernels see it: bytes and labels in device memory.
-struct DeviceImages {
-  Tensor images;  // (N, H, W, C) u8
-  Tensor labels;  // (N) i32
-};
-DeviceImages to_device(Context& ctx, const ImageSet& set);
 
 struct CohortOptions {
   nn::SgdOptions sgd;
@@ -53,33 +46,32 @@ class Cohort {
   std::vector<Member>& members() { return members_; }
   const std::vector<Member>& members() const { return members_; }
   Method& method() { return *method_; }
-  // Of the last step.
-  const Report& report() const { return plans_.at(last_rows_).report; }
   Context& context() { return ctx_; }
 
-  // One step on images[indices]; `step` counts from 0, `epoch` keys the augmentation. Values are in report()
-  // afterwards.
-  struct Batch {
-    const DeviceImages* images = nullptr;
-    std::vector<std::int32_t> indices = {};
-    std::int64_t step = 0;
-    int epoch = 0;
-    std::vector<double> learning_rates = {};  // per member
-  };
-  void train(const Batch& batch);
+  // Enqueues the feed's next step (the feed outlives the cohort's last step on it) and moves the feed on. On
+  // a GPU the host does not wait: it may be kMaxAhead steps ahead of the values that it has read.
+  void train(Feed& feed);
+  static constexpr std::int64_t kMaxAhead = 64;
 
-  // Members that the last step updated; 0: frozen, or its numbers were not finite.
-  std::vector<std::int32_t> stepped();
-  // The perturbed member of the last step and its operation (kernels/perturb.h), -1 when none.
-  int perturbed_member();
-  int perturbation();
+  // What a step measured; waits for that step. `step`: Feed::step(), one of the last kMaxAhead.
+  struct StepValues {
+    std::vector<double> loss, ce, kl, feature;  // per member; loss = everything in force
+    std::vector<int> correct_top1;
+    std::vector<bool> stepped;  // false: frozen, or its numbers were not finite
+    int teacher = -1;           // the member that taught this batch
+    int perturbed = -1;         // the member whose images were perturbed, and how (kernels/perturb.h)
+    int operation = -1;
+  };
+  StepValues values(std::int64_t step);
+
+  // A feed for this cohort, and its table of learning rates: one rate per member for each step.
+  Feed make_feed(const DeviceImages& images, std::span<const std::int32_t> indices, std::int64_t batch_size);
+  std::vector<float> rate_table(const std::vector<std::vector<double>>& rates) const;
 
   // Evaluation mode, no augmentation: logits of every member for the given images, (indices, classes) each,
   // row-major.
   std::vector<std::vector<float>> predict(const DeviceImages& images,
                                           const std::vector<std::int32_t>& indices);
-  // The same for one batch, leaving the outputs on the device until the next step.
-  std::vector<models::Outputs> evaluate(const DeviceImages& images, const std::vector<std::int32_t>& indices);
 
   // Recorded differentiable operations of a full step (0 before the first), and whether steps are replayed.
   int num_recorded_operations() const;
@@ -88,8 +80,16 @@ class Cohort {
  private:
   struct Inputs;
   struct Perturbation;
-  void load(const Batch& batch);
-  void step_once(std::int64_t rows);
+  struct Evaluation;
+  // One per feed and batch size: the last batch of an epoch may be short.
+  struct Plan {
+    std::unique_ptr<StepPlan> step;
+    Report report;
+  };
+  void reserve(std::int64_t rows);
+  void step_once(Feed& feed, Plan& plan, std::int64_t rows);
+  void evaluate_once(Evaluation& evaluation, std::int64_t rows);
+  void record(const Report& report);
   void perturb(StepView& view, const std::vector<Tensor>& batches);
   std::vector<Tensor> make_batches(const DeviceImages& images, std::int64_t rows, bool training);
 
@@ -101,14 +101,10 @@ class Cohort {
   std::unique_ptr<Perturbation> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;
   kernels::Normalisation normalisation_;
-  const DeviceImages* images_ = nullptr;
-  // One per batch size: the last batch of an epoch may be short.
-  struct Plan {
-    std::unique_ptr<StepPlan> step;
-    Report report;
-  };
-  std::map<std::int64_t, Plan> plans_;
-  std::int64_t last_rows_ = 0;
+  std::map<std::pair<const void*, std::int64_t>, Plan> plans_;  // by the address of the feed's cursor
+  std::map<std::pair<const void*, std::vector<std::int32_t>>, std::unique_ptr<Evaluation>> evaluations_;
+  class Records;
+  std::unique_ptr<Records> records_;
 };
 
 }  // namespace cohort::distill

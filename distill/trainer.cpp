@@ -7,8 +7,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "kernels/base/philox.h"
-
 namespace cohort::distill {
 namespace {
 
@@ -28,6 +26,7 @@ Trainer::Trainer(Context& ctx, Cohort& cohort, TrainerData data, const TrainerOp
   const auto members = static_cast<std::size_t>(cohort.size());
   train_images_ = to_device(ctx, *data_.train);
   if (data_.test != nullptr) test_images_ = to_device(ctx, *data_.test);
+  feed_ = std::make_unique<Feed>(cohort.make_feed(train_images_, data_.train_indices, options.batch_size));
   sums_ = {std::vector<double>(members, 0.0), std::vector<std::int64_t>(members, 0), 0};
   skipped_.assign(members, 0);
   best_.resize(members + 1);
@@ -38,61 +37,42 @@ std::int64_t Trainer::steps_per_epoch() const {
   return (images + options_.batch_size - 1) / options_.batch_size;
 }
 
-std::vector<std::int32_t> Trainer::order(int epoch) const {
-  std::vector<std::int32_t> indices = data_.train_indices;
-  if (!options_.shuffle) return indices;
-  // Fisher-Yates; one address per epoch, so an epoch's order needs no history.
-  Rng rng({.seed = ctx_.seed(), .purpose = RngPurpose::kShuffle, .epoch = static_cast<std::uint32_t>(epoch)});
-  for (std::size_t i = indices.size(); i > 1; --i) {
-    std::swap(indices[i - 1], indices[rng.below(static_cast<std::uint32_t>(i))]);
-  }
-  return indices;
-}
-
-std::vector<double> Trainer::learning_rates() const {
-  const double factor = options_.schedule.factor_at(step_, steps_per_epoch(), options_.epochs);
+std::vector<double> Trainer::learning_rates(std::int64_t step) const {
+  const double factor = options_.schedule.factor_at(step, steps_per_epoch(), options_.epochs);
   std::vector<double> rates;
   for (const Cohort::Member& member : cohort_.members()) rates.push_back(member.spec.learning_rate * factor);
   return rates;
 }
 
-StepRecord Trainer::record_step(int rows) {
-  const Report& report = cohort_.report();
-  const std::vector<double> loss = download_values(ctx_, report.loss), ce = download_values(ctx_, report.ce),
-                            kl = download_values(ctx_, report.kl),
-                            correct = download_values(ctx_, report.correct_top1);
-  const std::vector<std::int32_t> stepped = cohort_.stepped();
-  const std::vector<double> rates = learning_rates();
-  StepRecord record{
-      .step = step_ + 1,
-      .epoch = static_cast<int>(step_ / steps_per_epoch()),
-      .rows = rows,
-      .teacher = report.teacher.empty() ? -1 : static_cast<int>(download_values(ctx_, report.teacher)[0]),
-      .perturbed = cohort_.perturbed_member(),
-      .operation = cohort_.perturbation(),
-      .members = {}};
-  for (std::size_t k = 0; k < loss.size(); ++k) {
-    record.members.push_back({loss[k], ce[k], kl[k], 0.0, rates[k], static_cast<int>(correct[k]),
-                              stepped[k] != 0 || cohort_.members()[k].frozen});
-  }
-  for (const FeatureTerm& term : report.feature_terms) {
-    record.members[static_cast<std::size_t>(term.member)].feature +=
-        download_values(ctx_, term.weight)[0] * download_values(ctx_, term.value)[0];
+void Trainer::start_epoch(int epoch, std::int64_t position) {
+  std::vector<std::vector<double>> rates;
+  for (std::int64_t k = 0; k < steps_per_epoch(); ++k)
+    rates.push_back(learning_rates(epoch * steps_per_epoch() + k));
+  feed_->start(epoch, position, options_.shuffle, cohort_.rate_table(rates));
+}
+
+StepRecord Trainer::next_record() {
+  const Cohort::StepValues v = cohort_.values(step_);
+  const std::vector<double> rates = learning_rates(step_);
+  const std::int64_t begin = step_ % steps_per_epoch() * options_.batch_size;
+  const auto images = static_cast<std::int64_t>(data_.train_indices.size());
+  StepRecord record{.step = step_ + 1,
+                    .epoch = static_cast<int>(step_ / steps_per_epoch()),
+                    .rows = static_cast<int>(std::min<std::int64_t>(options_.batch_size, images - begin)),
+                    .teacher = v.teacher,
+                    .perturbed = v.perturbed,
+                    .operation = v.operation,
+                    .members = {}};
+  for (std::size_t k = 0; k < v.loss.size(); ++k) {
+    record.members.push_back(
+        {v.loss[k], v.ce[k], v.kl[k], v.feature[k], rates[k], v.correct_top1[k], v.stepped[k]});
   }
   return record;
 }
 
-void Trainer::train_one(std::span<const std::int32_t> order) {
-  const std::int64_t in_epoch = step_ % steps_per_epoch();
-  const std::int64_t begin = in_epoch * options_.batch_size;
-  const std::int64_t end =
-      std::min<std::int64_t>(begin + options_.batch_size, static_cast<std::int64_t>(order.size()));
-  cohort_.train({.images = &train_images_,
-                 .indices = {order.begin() + begin, order.begin() + end},
-                 .step = step_,
-                 .epoch = static_cast<int>(step_ / steps_per_epoch()),
-                 .learning_rates = learning_rates()});
-  const StepRecord record = record_step(static_cast<int>(end - begin));
+// Takes in what the oldest step not yet taken in has measured.
+void Trainer::finish_step() {
+  const StepRecord record = next_record();
   for (std::size_t k = 0; k < record.members.size(); ++k) {
     const MemberStep& s = record.members[k];
     skipped_[k] = s.stepped ? 0 : skipped_[k] + 1;
@@ -177,19 +157,30 @@ RunResult Trainer::result(StopRequest stopped) const {
 
 RunResult Trainer::run() {
   const std::int64_t per_epoch = steps_per_epoch();
-  std::vector<std::int32_t> indices;
-  int ordered_epoch = -1;
-  while (step_ < per_epoch * options_.epochs) {
-    if (options_.max_steps > 0 && step_ >= options_.max_steps) break;
-    const int epoch = static_cast<int>(step_ / per_epoch);
-    if (epoch != ordered_epoch) {
-      indices = order(epoch);
-      ordered_epoch = epoch;
+  std::int64_t end = per_epoch * options_.epochs;
+  if (options_.max_steps > 0) end = std::min(end, options_.max_steps);
+  // The host runs ahead of a GPU, never across the end of an epoch: evaluation and checkpoints see a device
+  // at rest.
+  const std::int64_t ahead = ctx_.device().kind == DeviceKind::kCpu ? 1 : Cohort::kMaxAhead / 2;
+  std::int64_t enqueued = step_;
+  bool started = false;
+  while (step_ < end) {
+    if (!started) start_epoch(static_cast<int>(step_ / per_epoch), step_ % per_epoch);
+    started = true;
+    const std::int64_t last = std::min(end, (step_ / per_epoch + 1) * per_epoch);
+    for (; enqueued < std::min(last, step_ + ahead); ++enqueued) cohort_.train(*feed_);
+    finish_step();
+    if (step_ % per_epoch == 0) {
+      finish_epoch();
+      started = false;
     }
-    train_one(indices);
-    if (step_ % per_epoch == 0) finish_epoch();
     const StopRequest request = observer_.poll();
-    if (request != StopRequest::kNone) return result(request);
+    if (request == StopRequest::kNone) continue;
+    while (step_ < enqueued) {
+      finish_step();
+      if (step_ % per_epoch == 0) finish_epoch();
+    }
+    return result(request);
   }
   return result(StopRequest::kNone);
 }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -123,13 +124,13 @@ class Trainer {
     std::vector<std::int64_t> correct;
     std::int64_t rows = 0;
   };
-  std::vector<std::int32_t> order(int epoch) const;
-  void train_one(std::span<const std::int32_t> order);
+  void start_epoch(int epoch, std::int64_t position);
+  void finish_step();
   void finish_epoch();
-  StepRecord record_step(int rows);
+  StepRecord next_record();
   CohortScores evaluate(const DeviceImages& images, const std::vector<std::int32_t>& indices,
                         std::span<const std::int32_t> labels);
-  std::vector<double> learning_rates() const;
+  std::vector<double> learning_rates(std::int64_t step) const;
   RunResult result(StopRequest stopped) const;
 
   Context& ctx_;
@@ -138,7 +139,8 @@ class Trainer {
   TrainerOptions options_;
   TrainerObserver& observer_;
   DeviceImages train_images_, test_images_;
-  std::int64_t step_ = 0;
+  std::unique_ptr<Feed> feed_;
+  std::int64_t step_ = 0;  // taken in; the device may be ahead of it while run() runs
   EpochSums sums_;
   std::vector<int> skipped_;  // consecutive steps per member
   std::vector<double> last_rates_;

@@ -25,11 +25,11 @@ void Sgd::add(ParameterSet& parameters, int member, double weight_decay) {
   block_mask_ = ctx_.persistent_tensor({blocks}, DType::i32);
 }
 
-void Sgd::set_learning_rates(const std::vector<double>& rates) {
+std::vector<float> Sgd::rates_of(const std::vector<double>& members) const {
   std::vector<float> per_block;
   for (const int owner : owners_)
-    per_block.push_back(static_cast<float>(rates[static_cast<std::size_t>(owner)]));
-  ctx_.upload(rates_, per_block.data());
+    per_block.push_back(static_cast<float>(members[static_cast<std::size_t>(owner)]));
+  return per_block;
 }
 
 void Sgd::set_allowed(const std::vector<std::int32_t>& allowed) {

@@ -24,8 +24,11 @@ class Sgd {
   // this.
   void add(ParameterSet& parameters, int member, double weight_decay);
 
-  // Learning rate per member, for the steps from now on.
-  void set_learning_rates(const std::vector<double>& rates);
+  // Learning rates of the steps from now on, one per block: (blocks) f32, device memory that a step may
+  // write.
+  const Tensor& rates() const { return rates_; }
+  // A row of that tensor from one rate per member.
+  std::vector<float> rates_of(const std::vector<double>& members) const;
   // Members that may be stepped at all (0: frozen).
   void set_allowed(const std::vector<std::int32_t>& allowed);
 

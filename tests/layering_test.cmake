@@ -12,10 +12,11 @@ set(may_include_distill distill models nn core kernels)
 set(may_include_data data core kernels)
 set(may_include_tools tools distill models nn core kernels data)
 
-# memory, branch, devices: not operations; augment_math, perturb_math: shared inline code of augment and perturb; loss_select: reads
-# members x rows numbers once, nothing to measure.
-set(no_kernel_test memory branch devices augment_math perturb_math)
-set(no_kernel_bench memory branch devices augment_math perturb_math loss_select)
+# memory, branch, devices, readback: not operations; *_math: inline code that both devices share; loss_select, step_feed, step_record: read
+# a few hundred numbers, nothing to measure; permutation, append_rows: outside of steps.
+set(no_kernel_test memory branch devices readback augment_math perturb_math permutation_math step_record_math)
+set(no_kernel_bench memory branch devices readback append_rows augment_math perturb_math loss_select permutation permutation_math step_feed step_record
+    step_record_math)
 
 set(failures "")
 macro(fail text)

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numeric>
 
 #include "tools/build_info.h"
 #include "tools/commands.h"
@@ -57,21 +56,28 @@ int run_bench(const Arguments& arguments) {
   config.override_value("data.val_fraction", 0.0, "bench");
   RunSetup run = make_run(config, [](const std::string& text) { print_warning(text); });
   const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
-  std::vector<std::int32_t> indices(static_cast<std::size_t>(std::min(batch, run.data.train.size())));
-  std::iota(indices.begin(), indices.end(), 0);
+  // One epoch of as many steps as are run, each on the same batch size; images come again when the set is
+  // short.
+  const std::int64_t rows = std::min(batch, run.data.train.size());
+  std::vector<std::int32_t> indices(static_cast<std::size_t>(rows * (warmup + steps)));
+  for (std::size_t i = 0; i < indices.size(); ++i)
+    indices[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % run.data.train.size());
   std::vector<double> rates;
   for (const distill::Cohort::Member& member : run.cohort->members())
     rates.push_back(member.spec.learning_rate);
 
-  warn_of_slow_convolutions(run, static_cast<std::int64_t>(indices.size()),
-                            [](const std::string& text) { print_warning(text); });
+  warn_of_slow_convolutions(run, rows, [](const std::string& text) { print_warning(text); });
 
+  distill::Feed feed = run.cohort->make_feed(images, indices, rows);
+  feed.start(0, 0, /*shuffle=*/false,
+             run.cohort->rate_table(
+                 std::vector<std::vector<double>>(static_cast<std::size_t>(warmup + steps), rates)));
   std::vector<double> seconds;
   std::int64_t primitives = 0;  // of the last step: kernels, and copies of its inputs
   for (std::int64_t step = 0; step < warmup + steps; ++step) {
     const std::int64_t before = run.ctx->num_device_operations();
     const auto begin = std::chrono::steady_clock::now();
-    run.cohort->train({&images, indices, step, 0, rates});
+    run.cohort->train(feed);
     primitives = run.ctx->num_device_operations() - before;
     run.ctx->synchronize();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -79,7 +85,6 @@ int run_bench(const Arguments& arguments) {
   }
   std::sort(seconds.begin(), seconds.end());
   const double median = percentile(seconds, 0.5);
-  const double rows = static_cast<double>(indices.size());
   Json nets = Json::array();
   for (const distill::Cohort::Member& member : run.cohort->members()) nets.push_back(member.spec.model);
   const Json answer = {{"version", build_info().version},
@@ -87,14 +92,14 @@ int run_bench(const Arguments& arguments) {
                        {"nets", nets},
                        {"precision", config.text("train.precision")},
                        {"threads", run.ctx->cpu_stream().pool->num_threads()},
-                       {"batch", indices.size()},
+                       {"batch", rows},
                        {"steps", steps},
                        {"median_ms", 1e3 * median},
                        {"p20_ms", 1e3 * percentile(seconds, 0.2)},
                        {"p80_ms", 1e3 * percentile(seconds, 0.8)},
                        {"min_ms", 1e3 * seconds.front()},
                        {"max_ms", 1e3 * seconds.back()},
-                       {"images_per_second", rows / median},
+                       {"images_per_second", static_cast<double>(rows) / median},
                        {"operations", run.cohort->num_recorded_operations()},
                        {"primitives", primitives},
                        {"arena_bytes", run.ctx->arena_bytes()},
@@ -105,12 +110,12 @@ int run_bench(const Arguments& arguments) {
     return 0;
   }
   print_out(fmt::format("{}  {}  {}  batch {}  {} threads\n", config.text("method"),
-                        join(nets.get<std::vector<std::string>>(), "+"), config.text("train.precision"),
-                        indices.size(), run.ctx->cpu_stream().pool->num_threads()));
+                        join(nets.get<std::vector<std::string>>(), "+"), config.text("train.precision"), rows,
+                        run.ctx->cpu_stream().pool->num_threads()));
   print_out(fmt::format("step   median {:.2f} ms, p20 {:.2f} ms, p80 {:.2f} ms of {}; {} primitives\n",
                         1e3 * median, 1e3 * percentile(seconds, 0.2), 1e3 * percentile(seconds, 0.8), steps,
                         primitives));
-  print_out(fmt::format("speed  {:.1f} images/s through all networks\n", rows / median));
+  print_out(fmt::format("speed  {:.1f} images/s through all networks\n", static_cast<double>(rows) / median));
   print_out(fmt::format("memory {:.1f} MiB per step, {:.1f} MiB in arenas, {:.1f} MiB peak\n",
                         answer["step_mib"].get<double>(), to_mib(run.ctx->arena_bytes()),
                         answer["peak_mib"].get<double>()));

@@ -1,0 +1,90 @@
+#include "distill/feed.h"
+
+#include <algorithm>
+
+#include "core/dispatch.h"
+#include "kernels/permutation.h"
+#include "kernels/step_feed.h"
+
+namespace cohort::distill {
+
+DeviceImages to_device(Context& ctx, const ImageSet& set) {
+  const Shape shape{set.size(), set.height, set.width, set.channels};
+  if (ctx.device().kind == DeviceKind::kCpu) {
+    // The host's memory is the device's: no copy of a set that may be larger than the networks.
+    return {{const_cast<std::uint8_t*>(set.images.data()), shape, DType::u8, nullptr},
+            {const_cast<std::int32_t*>(set.labels.data()), {set.size()}, DType::i32, nullptr}};
+  }
+  DeviceImages device{ctx.persistent_tensor(shape, DType::u8),
+                      ctx.persistent_tensor({set.size()}, DType::i32)};
+  ctx.upload(device.images, set.images.data());
+  ctx.upload(device.labels, set.labels.data());
+  return device;
+}
+
+Feed::Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_t> indices,
+           std::int64_t batch_size, std::int64_t columns)
+    : ctx_(ctx),
+      images_(images),
+      host_indices_(indices.begin(), indices.end()),
+      count_(static_cast<std::int64_t>(indices.size())),
+      batch_size_(batch_size),
+      columns_(columns) {
+  check(count_ > 0 && batch_size > 0, "feed: no images");
+  indices_ = ctx.persistent_tensor({count_}, DType::i32);
+  ctx.upload(indices_, indices.data());
+  order_ = ctx.persistent_tensor({count_}, DType::i32);
+  rates_ = ctx.persistent_tensor({steps_per_epoch(), columns_}, DType::f32);
+  epoch_of_ = ctx.persistent_tensor({2}, DType::i32);
+  cursor_ = ctx.persistent_tensor({1}, DType::i32);
+  const std::size_t bytes =
+      on_device(ctx, [&](auto stream) { return kernels::permutation_workspace(stream, count_); });
+  scratch_ = ctx.persistent_tensor({static_cast<std::int64_t>(bytes)}, DType::u8);
+}
+
+void Feed::start(int epoch, std::int64_t position, bool shuffle, std::span<const float> rates) {
+  check(static_cast<std::int64_t>(rates.size()) == rates_.count(),
+        "feed: one row of learning rates per step");
+  if (shuffle) {
+    const kernels::PermutationArgs args{.values = indices_.as<std::int32_t>(),
+                                        .out = order_.as<std::int32_t>(),
+                                        .count = count_,
+                                        .seed = ctx_.seed(),
+                                        .epoch = static_cast<std::uint32_t>(epoch)};
+    const Workspace scratch{static_cast<std::byte*>(scratch_.data), scratch_.bytes()};
+    on_device(ctx_, [&](auto stream) { kernels::permutation(stream, args, scratch); });
+  } else {
+    ctx_.upload(order_, host_indices_.data());
+  }
+  if (!rates.empty()) ctx_.upload(rates_, rates.data());
+  epoch_ = epoch;
+  position_ = position;
+  const std::int32_t first[2] = {epoch, static_cast<std::int32_t>(epoch * steps_per_epoch())};
+  ctx_.upload(epoch_of_, first);
+  const auto cursor = static_cast<std::int32_t>(position);
+  ctx_.upload(cursor_, &cursor);
+}
+
+std::int64_t Feed::rows() const {
+  check(position_ < steps_per_epoch(), "feed: the epoch is over");
+  return std::min(batch_size_, count_ - position_ * batch_size_);
+}
+
+void Feed::take(std::int64_t rows, const Tensor& indices, const Tensor& epoch, const Tensor& step,
+                const Tensor& rates) {
+  on_device(ctx_, [&](auto stream) {
+    kernels::step_feed(stream, {.order = order_.as<std::int32_t>(),
+                                .epoch_of = epoch_of_.as<std::int32_t>(),
+                                .rates = rates_.as<float>(),
+                                .cursor = cursor_.as<std::int32_t>(),
+                                .indices = indices.as<std::int32_t>(),
+                                .epoch = epoch.as<std::int32_t>(),
+                                .step = step.as<std::int32_t>(),
+                                .rates_out = rates.as<float>(),
+                                .rows = rows,
+                                .batch_size = batch_size_,
+                                .columns = columns_});
+  });
+}
+
+}  // namespace cohort::distill

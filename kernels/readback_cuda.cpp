@@ -1,0 +1,45 @@
+#include <cstring>
+#include <string>
+
+#include "kernels/cuda/runtime.h"
+#include "kernels/readback.h"
+
+namespace cohort::kernels {
+
+void* allocate_pinned(CudaStream, std::size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocMapped);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw Error(ErrorKind::kMemory,
+                "out of pinned host memory: " + std::to_string(bytes) + " bytes asked for",
+                "other processes may hold it; see ulimit -l");
+  }
+  check_cuda(status, "cudaHostAlloc");
+  std::memset(data, 0, bytes);
+  return data;
+}
+
+void deallocate_pinned(CudaStream, void* data) noexcept {
+  cudaFreeHost(data);
+}
+
+Marker make_marker(CudaStream) {
+  cudaEvent_t event = nullptr;
+  COHORT_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return {event};
+}
+
+void release(CudaStream, Marker marker) noexcept {
+  if (marker.event != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(marker.event));
+}
+
+void mark(CudaStream stream, Marker marker) {
+  COHORT_CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(marker.event), native(stream)));
+}
+
+void wait(CudaStream, Marker marker) {
+  COHORT_CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(marker.event)));
+}
+
+}  // namespace cohort::kernels
