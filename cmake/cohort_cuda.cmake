@@ -18,6 +18,9 @@ foreach(header IN LISTS headers)
   endif()
 endforeach()
 
+# cuDNN's headers lie beside the toolkit's; the library itself is looked for when a run needs it.
+find_path(COHORT_CUDNN_INCLUDE_DIR cudnn_graph.h HINTS $ENV{CUDA_HOME}/include /usr/local/cuda/include)
+
 include(CheckLanguage)
 set(cohort_cuda_reason "")
 if(COHORT_CUDA STREQUAL "OFF")
@@ -26,6 +29,8 @@ else()
   check_language(CUDA)
   if(NOT CMAKE_CUDA_COMPILER)
     set(cohort_cuda_reason "no CUDA compiler found")
+  elseif(NOT COHORT_CUDNN_INCLUDE_DIR)
+    set(cohort_cuda_reason "no cudnn_graph.h found: install cuDNN 9's headers, or set COHORT_CUDNN_INCLUDE_DIR")
   elseif(cohort_cuda_missing)
     list(JOIN cohort_cuda_missing ", " missing)
     set(cohort_cuda_reason "this version's CUDA backend lacks ${missing}")

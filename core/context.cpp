@@ -14,7 +14,11 @@ constexpr std::size_t kStepChunk = std::size_t{32} << 20;
 
 CudaStream branch_stream(const ContextOptions& options, int index) {
   if constexpr (kHasCuda) {
-    if (options.device.kind == DeviceKind::kCuda) return kernels::open_branch(options.device.index, index);
+    if (options.device.kind == DeviceKind::kCuda) {
+      CudaStream stream = kernels::open_branch(options.device.index, index);
+      stream.tf32 = options.precision == Precision::kTF32;
+      return stream;
+    }
   }
   (void)index;
   return {};

@@ -90,8 +90,11 @@ void conv2d_backward_data(CudaStream stream, const Conv2dBackwardDataArgs& args)
 void conv2d_backward_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& args);
 void conv2d_backward_weights(CudaStream stream, const Conv2dBackwardWeightsArgs& args);
 
-std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& shape, DType dtype, Conv2dPass pass);
-std::size_t conv2d_workspace(CudaStream stream, const Conv2dShape& shape, DType dtype, Conv2dPass pass);
+// `bias`: whether forward has one, or backward weights wants its gradient.
+std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& shape, DType dtype, Conv2dPass pass,
+                             bool bias = true);
+std::size_t conv2d_workspace(CudaStream stream, const Conv2dShape& shape, DType dtype, Conv2dPass pass,
+                             bool bias = true);
 
 // The code that runs this pass, for `doctor` and for the check at start-up that no layer of a training run
 // falls to a slow path: one whose name holds "ref", "gemm" or "plain".

@@ -323,7 +323,7 @@ void conv2d_backward_weights(CpuStream stream, const Conv2dBackwardWeightsArgs& 
   }
 }
 
-std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& s, DType dtype, Conv2dPass pass) {
+std::size_t conv2d_workspace(CpuStream stream, const Conv2dShape& s, DType dtype, Conv2dPass pass, bool) {
   check_shape(s);
   if (s.num_y() == 0) return 0;
   const auto threads = static_cast<std::size_t>(num_threads(stream));

@@ -11,9 +11,9 @@ namespace {
 using kernels::Conv2dPass;
 using kernels::Conv2dShape;
 
-Workspace workspace_for(Context& ctx, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
-  return ctx.workspace(
-      on_device(ctx, [&](auto stream) { return kernels::conv2d_workspace(stream, shape, dtype, pass); }));
+Workspace workspace_for(Context& ctx, const Conv2dShape& shape, DType dtype, Conv2dPass pass, bool bias) {
+  return ctx.workspace(on_device(
+      ctx, [&](auto stream) { return kernels::conv2d_workspace(stream, shape, dtype, pass, bias); }));
 }
 
 struct Conv2dNode final : Node {
@@ -27,7 +27,7 @@ struct Conv2dNode final : Node {
   void backward(Context& ctx) override {
     const Tensor grad_y = ctx.grad_of(y);
     if (const GradTarget target = ctx.grad_target(x)) {
-      const Workspace workspace = workspace_for(ctx, shape, x.dtype, Conv2dPass::kBackwardData);
+      const Workspace workspace = workspace_for(ctx, shape, x.dtype, Conv2dPass::kBackwardData, false);
       on_device(ctx, [&](auto stream) {
         kernels::conv2d_backward_data(stream, {.shape = shape,
                                                .dtype = x.dtype,
@@ -41,7 +41,8 @@ struct Conv2dNode final : Node {
     const GradTarget grad_weight = ctx.grad_target(weight);
     const GradTarget grad_bias = ctx.grad_target(bias);
     if (!grad_weight && !grad_bias) return;
-    const Workspace workspace = workspace_for(ctx, shape, x.dtype, Conv2dPass::kBackwardWeights);
+    const Workspace workspace =
+        workspace_for(ctx, shape, x.dtype, Conv2dPass::kBackwardWeights, static_cast<bool>(grad_bias));
     on_device(ctx, [&](auto stream) {
       kernels::conv2d_backward_weights(stream, {.shape = shape,
                                                 .dtype = x.dtype,
@@ -92,7 +93,7 @@ Tensor conv2d(Context& ctx, const Tensor& x, const Tensor& weight, const Conv2dO
               const Tensor& bias) {
   const Conv2dShape shape = checked_shape(x, weight, options, bias);
   const Tensor y = ctx.variable({shape.n, shape.out_h(), shape.out_w(), shape.k}, x.dtype);
-  const Workspace workspace = workspace_for(ctx, shape, x.dtype, Conv2dPass::kForward);
+  const Workspace workspace = workspace_for(ctx, shape, x.dtype, Conv2dPass::kForward, !bias.empty());
   on_device(ctx, [&](auto stream) {
     kernels::conv2d_forward(stream, {.shape = shape,
                                      .dtype = x.dtype,

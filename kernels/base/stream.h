@@ -17,10 +17,12 @@ struct CpuStream {
 };
 
 // Enqueues the kernel on a CUDA stream. `handle` is a cudaStream_t; `branch` names the vendor-library handles
-// and plans that belong to this stream.
+// and plans that belong to this stream. `tf32`: convolutions and matrix products may round f32 operands to
+// TF32 (10 bits of mantissa) before they multiply; sums stay in f32.
 struct CudaStream {
   void* handle = nullptr;
   int branch = 0;
+  bool tf32 = false;
 };
 
 // Scratch memory lent to one kernel call; its contents mean nothing afterwards. 64-byte aligned.
