@@ -6,6 +6,7 @@
 #include <ostream>
 #include <vector>
 
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 #include "tests/support/shapes.h"
@@ -99,55 +100,60 @@ std::vector<double> widen(const Guarded<T>& values) {
   return out;
 }
 
+// A GPU's engine takes aligned operands; others must take another way, which the shapes of one image show.
 template <class T>
-Results run(CpuStream stream, const Inputs& in) {
+Results run(test::Place place, const Inputs& in) {
   using Sum = Accumulator<T>;
   const Conv2dShape& s = in.shape;
   const GradMode mode = in.before ? GradMode::kAccumulate : GradMode::kOverwrite;
-  const Guarded<T> x(narrow<T>(in.x), 1);
-  const Guarded<T> weight(narrow<T>(in.weight), 3);
+  const std::size_t shift = place.device == test::Device::kCpu || s.n == 1 ? 1 : 0;
+  const Guarded<T> x(narrow<T>(in.x), shift);
+  const Guarded<T> weight(narrow<T>(in.weight), 3 * shift);
   const Guarded<T> grad_y(narrow<T>(in.grad_y));
   const Guarded<Sum> bias(narrow<Sum>(in.bias));
-  Guarded<T> y(s.num_y(), 1);
+  Guarded<T> y(s.num_y(), shift);
   Guarded<T> grad_x(s.num_x());
-  Guarded<Sum> grad_weight(s.num_weight(), 1);
+  Guarded<Sum> grad_weight(s.num_weight(), shift);
   Guarded<Sum> grad_bias(s.k);
   if (in.before) {
     grad_x = Guarded<T>(narrow<T>(in.before->grad_x));
     grad_weight = Guarded<Sum>(narrow<Sum>(in.before->grad_weight));
     grad_bias = Guarded<Sum>(narrow<Sum>(in.before->grad_bias));
   }
+  test::OnDevice on(place);
   const auto with_scratch = [&](Conv2dPass pass, auto call) {
-    Scratch scratch(conv2d_workspace(stream, s, in.dtype, pass));
-    call(scratch.span());
+    std::size_t bytes = 0;
+    test::OnDevice(place).run([&](auto stream) { bytes = conv2d_workspace(stream, s, in.dtype, pass); });
+    Scratch scratch(bytes);
+    on.run([&](auto stream) { call(stream, on(scratch)); });
     EXPECT_TRUE(scratch.intact());
   };
-  with_scratch(Conv2dPass::kForward, [&](Workspace workspace) {
+  with_scratch(Conv2dPass::kForward, [&](auto stream, Workspace workspace) {
     conv2d_forward(stream, {.shape = s,
                             .dtype = in.dtype,
-                            .x = x.data(),
-                            .weight = weight.data(),
-                            .bias = bias.data(),
-                            .y = y.data(),
+                            .x = on(x),
+                            .weight = on(weight),
+                            .bias = on(bias),
+                            .y = on(y),
                             .workspace = workspace});
   });
-  with_scratch(Conv2dPass::kBackwardData, [&](Workspace workspace) {
+  with_scratch(Conv2dPass::kBackwardData, [&](auto stream, Workspace workspace) {
     conv2d_backward_data(stream, {.shape = s,
                                   .dtype = in.dtype,
-                                  .grad_y = grad_y.data(),
-                                  .weight = weight.data(),
-                                  .grad_x = grad_x.data(),
+                                  .grad_y = on(grad_y),
+                                  .weight = on(weight),
+                                  .grad_x = on(grad_x),
                                   .mode = mode,
                                   .workspace = workspace});
   });
-  with_scratch(Conv2dPass::kBackwardWeights, [&](Workspace workspace) {
+  with_scratch(Conv2dPass::kBackwardWeights, [&](auto stream, Workspace workspace) {
     conv2d_backward_weights(stream, {.shape = s,
                                      .dtype = in.dtype,
-                                     .x = x.data(),
-                                     .grad_y = grad_y.data(),
-                                     .grad_weight = grad_weight.data(),
+                                     .x = on(x),
+                                     .grad_y = on(grad_y),
+                                     .grad_weight = on(grad_weight),
                                      .weight_mode = mode,
-                                     .grad_bias = grad_bias.data(),
+                                     .grad_bias = on(grad_bias),
                                      .bias_mode = mode,
                                      .workspace = workspace});
   });
@@ -159,8 +165,8 @@ Results run(CpuStream stream, const Inputs& in) {
   return r;
 }
 
-Results run(CpuStream stream, const Inputs& in) {
-  return dispatch_float(in.dtype, [&]<class T>(std::type_identity<T>) { return run<T>(stream, in); });
+Results run(test::Place place, const Inputs& in) {
+  return dispatch_float(in.dtype, [&]<class T>(std::type_identity<T>) { return run<T>(place, in); });
 }
 
 double rounded(double value, DType dtype) {
@@ -249,8 +255,9 @@ const std::vector<Conv2dShape>& awkward_shapes() {
 }
 
 // F(4x4, 3x3) multiplies by sixths and roots of two: an integer comes out as a number next to it.
-bool exact_in_integers(const Conv2dShape& s, DType dtype, Conv2dPass pass) {
-  return conv2d_implementation(CpuStream{}, s, dtype, pass).find("winograd_4x4") == std::string::npos;
+bool exact_in_integers(test::Device device, const Conv2dShape& s, DType dtype, Conv2dPass pass) {
+  return device != test::Device::kCpu ||
+         conv2d_implementation(CpuStream{}, s, dtype, pass).find("winograd_4x4") == std::string::npos;
 }
 
 std::vector<double> integers(std::vector<double> values, bool exact) {
@@ -260,25 +267,37 @@ std::vector<double> integers(std::vector<double> values, bool exact) {
 }
 
 // A result in small integers, rounded to integers where the code that ran is not exact in them.
-Results integers(const Conv2dShape& s, DType dtype, Results r) {
-  r.y = integers(r.y, exact_in_integers(s, dtype, Conv2dPass::kForward));
-  r.grad_x = integers(r.grad_x, exact_in_integers(s, dtype, Conv2dPass::kBackwardData));
-  r.grad_weight = integers(r.grad_weight, exact_in_integers(s, dtype, Conv2dPass::kBackwardWeights));
+Results integers(test::Device device, const Conv2dShape& s, DType dtype, Results r) {
+  r.y = integers(r.y, exact_in_integers(device, s, dtype, Conv2dPass::kForward));
+  r.grad_x = integers(r.grad_x, exact_in_integers(device, s, dtype, Conv2dPass::kBackwardData));
+  r.grad_weight = integers(r.grad_weight, exact_in_integers(device, s, dtype, Conv2dPass::kBackwardWeights));
   return r;
 }
 
-TEST(Conv2d, SmallIntegersAreExactForAnyNumberOfThreads) {
+using Conv2d = test::DeviceTest;
+COHORT_INSTANTIATE_DEVICES(Conv2d);
+
+// An emulated thread costs what a hundred elements cost the CPU: the plain loops of a device (f64, operands
+// that are not aligned, three groups) are tried on the small shapes.
+std::vector<DType> dtypes_for(test::Device device, const Conv2dShape& s) {
+  const bool plain = s.n == 1 || s.groups == 3;
+  const bool large = conv2d_flops(s) > 100'000 || s.num_weight() > 1'000;
+  if (device == test::Device::kCpu || !large) return {DType::f32, DType::bf16, DType::f64};
+  return plain ? std::vector<DType>{} : std::vector<DType>{DType::f32, DType::bf16};
+}
+
+TEST_P(Conv2d, SmallIntegersAreExactForAnyNumberOfThreads) {
   Random random(test::base_seed(2));
   bool accumulate = false;
   for (const Conv2dShape& s : awkward_shapes()) {
-    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    for (const DType dtype : dtypes_for(GetParam(), s)) {
       SCOPED_TRACE(::testing::Message() << s << " " << name_of(dtype) << (accumulate ? " accumulated" : ""));
       const Inputs in = make_inputs(s, dtype, accumulate, [&] { return random.integer(-2, 2); });
       Results expected = reference(in);
       for (double& v : expected.y) v = rounded(v, dtype);
       for (double& v : expected.grad_x) v = rounded(v, dtype);
-      test::for_each_thread_count([&](CpuStream stream) {
-        const Results actual = integers(s, dtype, run(stream, in));
+      test::for_each_place(GetParam(), [&](test::Place place) {
+        const Results actual = integers(GetParam(), s, dtype, run(place, in));
         EXPECT_EQ(actual.y, expected.y);
         EXPECT_EQ(actual.grad_x, expected.grad_x);
         EXPECT_EQ(actual.grad_weight, expected.grad_weight);
@@ -322,11 +341,11 @@ std::vector<double> error_sums(const Conv2dShape& s, Conv2dPass pass, const Resu
   return mixed ? largest_neighbour(sums.grad_weight, s.k, s.kh, s.kw, s.c / s.groups) : sums.grad_weight;
 }
 
-TEST(Conv2d, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
+TEST_P(Conv2d, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
   Random random(test::base_seed(3));
   bool accumulate = true;
   for (const Conv2dShape& s : awkward_shapes()) {
-    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    for (const DType dtype : dtypes_for(GetParam(), s)) {
       SCOPED_TRACE(::testing::Message() << s << " " << name_of(dtype));
       accumulate = !accumulate;
       const Inputs in = make_inputs(s, dtype, accumulate, [&] { return random.normal(0.2); });
@@ -334,8 +353,11 @@ TEST(Conv2d, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
       const Results sums = reference(in, true);
       const auto check = [&](Conv2dPass pass, const std::vector<double>& actual,
                              const std::vector<double>& wanted, std::int64_t n, DType out) {
-        const bool winograd =
-            conv2d_implementation(CpuStream{}, s, dtype, pass).find("winograd") != std::string::npos;
+        std::string implementation;
+        test::OnDevice(GetParam()).run([&](auto stream) {
+          implementation = conv2d_implementation(stream, s, dtype, pass);
+        });
+        const bool winograd = implementation.find("winograd") != std::string::npos;
         const bool rounded_again = winograd && dtype == DType::bf16;
         const std::vector<double> sum = error_sums(s, pass, sums, rounded_again);
         const test::SumTolerance t{.out = out, .n = n, .lanes = 1, .operands_rounded = rounded_again};
@@ -343,8 +365,8 @@ TEST(Conv2d, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
                                      [&](std::size_t i) { return test::tolerance(t, sum[i], wanted[i]); }));
       };
       std::optional<Results> first;
-      test::for_each_thread_count([&](CpuStream stream) {
-        const Results actual = run(stream, in);
+      test::for_each_place(GetParam(), [&](test::Place place) {
+        const Results actual = run(place, in);
         if (first) {
           EXPECT_TRUE(actual == *first) << "the number of threads changed bits";
           return;
@@ -381,7 +403,7 @@ double relative_error(const std::vector<double>& actual, const std::vector<doubl
 // Root mean square error over root mean square value, in units of one rounding, for 16 to 128 channels:
 // forward and backward data 3.0 to 8.1 for oneDNN's direct sum, 1.5 to 3.6 for F(2x2, 3x3), 1.8 to 2.8 for
 // F(4x4, 3x3), whose sums are the shortest; backward weights 0.8 to 1.0, 1.4 to 1.7 and 1.2 to 2.0.
-TEST(Conv2d, LayersOfAResNetAreAsAccurateAsADirectSum) {
+TEST(Conv2dCpu, LayersOfAResNetAreAsAccurateAsADirectSum) {
   Random random(test::base_seed(5));
   for (const std::int64_t c : {16, 32, 64, 128}) {
     const std::int64_t side = std::max<std::int64_t>(8, 512 / c);
@@ -405,25 +427,26 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 
 // <conv(x, w), g> = <x, grad_x(g, w)> = <w, grad_weight(x, g)>: exact in small integers, and no reference
 // takes part.
-TEST(Conv2d, BackwardPassesAreTheAdjointsOfForward) {
+TEST_P(Conv2d, BackwardPassesAreTheAdjointsOfForward) {
   Random random(test::base_seed(4));
   for (const Conv2dShape& s : awkward_shapes()) {
+    if (dtypes_for(GetParam(), s).empty()) continue;
     SCOPED_TRACE(::testing::Message() << s);
     Inputs in = make_inputs(s, DType::f32, false, [&] { return random.integer(-2, 2); });
     std::fill(in.bias.begin(), in.bias.end(), 0);
-    const Results r = integers(s, DType::f32, run(CpuStream{}, in));
+    const Results r = integers(GetParam(), s, DType::f32, run(GetParam(), in));
     const double forward = dot(r.y, in.grad_y);
     EXPECT_EQ(forward, dot(in.x, r.grad_x));
     EXPECT_EQ(forward, dot(in.weight, r.grad_weight));
   }
 }
 
-TEST(Conv2d, NotANumberReachesWhateverDependsOnIt) {
+TEST_P(Conv2d, NotANumberReachesWhateverDependsOnIt) {
   const Conv2dShape s{.n = 2, .h = 8, .w = 8, .c = 16, .k = 16, .kh = 3, .kw = 3, .padding = 1};
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+  for (const DType dtype : dtypes_for(GetParam(), s)) {
     Inputs in = make_inputs(s, dtype, false, [] { return 1; });
     in.x[(8 * 3 + 4) * 16 + 5] = std::nan("");  // image 0, row 3, column 4
-    const Results r = run(CpuStream{}, in);
+    const Results r = run(GetParam(), in);
     for (std::int64_t p = 2; p <= 4; ++p) {
       for (std::int64_t q = 3; q <= 5; ++q) EXPECT_TRUE(std::isnan(r.y[(8 * p + q) * 16]));
     }
@@ -432,22 +455,26 @@ TEST(Conv2d, NotANumberReachesWhateverDependsOnIt) {
   }
 }
 
-TEST(Conv2d, OnlyTheBiasMayLearn) {
+TEST_P(Conv2d, OnlyTheBiasMayLearn) {
   const Conv2dShape s{.n = 3, .h = 4, .w = 4, .c = 4, .k = 5, .kh = 3, .kw = 3, .padding = 1};
   const std::vector<float> grad_y(s.num_y(), 1);
   Guarded<float> grad_bias(5);
-  Scratch scratch(conv2d_workspace(CpuStream{}, s, DType::f32, Conv2dPass::kBackwardWeights));
-  conv2d_backward_weights(CpuStream{}, {.shape = s,
-                                        .dtype = DType::f32,
-                                        .x = grad_y.data(),
-                                        .grad_y = grad_y.data(),
-                                        .grad_bias = grad_bias.data(),
-                                        .workspace = scratch.span()});
+  test::OnDevice on(GetParam());
+  Scratch scratch(16384);
+  on.run([&](auto stream) {
+    ASSERT_LE(conv2d_workspace(stream, s, DType::f32, Conv2dPass::kBackwardWeights), 16384U);
+    conv2d_backward_weights(stream, {.shape = s,
+                                     .dtype = DType::f32,
+                                     .x = on(grad_y),
+                                     .grad_y = on(grad_y),
+                                     .grad_bias = on(grad_bias),
+                                     .workspace = on(scratch)});
+  });
   EXPECT_EQ(grad_bias.values(), std::vector<float>(5, 48));
 }
 
 // The convolutions of the CIFAR ResNets and wide ResNets at their training batch.
-TEST(Conv2d, NoLayerOfACifarResNetFallsToASlowPath) {
+TEST(Conv2dCpu, NoLayerOfACifarResNetFallsToASlowPath) {
   std::vector<Conv2dShape> layers;
   const auto add = [&](int extent, int c, int k, int kernel, int stride) {
     for (const int batch : {64, 128, 100}) {

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 #include "tests/support/shapes.h"
@@ -52,24 +53,27 @@ Guarded<T> guarded(const std::vector<double>& values, std::size_t misalign) {
 }
 
 template <class A, class B, class C>
-std::vector<double> run(CpuStream stream, const Case& test, const Operands& in) {
+std::vector<double> run(test::Place place, const Case& test, const Operands& in) {
   const Guarded<A> a = guarded<A>(in.a, 1);
   const Guarded<B> b = guarded<B>(in.b, 3);
   const Guarded<Accumulator<C>> bias = guarded<Accumulator<C>>(in.bias, 0);
   Guarded<C> c(in.before.size(), 1);
   if (test.mode == GradMode::kAccumulate) c = guarded<C>(in.before, 1);
-  MatmulArgs args{.shape = test.shape,
-                  .a_dtype = test.a,
-                  .b_dtype = test.b,
-                  .c_dtype = test.c,
-                  .a = a.data(),
-                  .b = b.data(),
-                  .bias = test.bias ? bias.data() : nullptr,
-                  .c = c.data(),
-                  .mode = test.mode};
-  Scratch scratch(matmul_workspace(stream, args));
-  args.workspace = scratch.span();
-  matmul(stream, args);
+  const MatmulArgs sizes{.shape = test.shape, .a_dtype = test.a, .b_dtype = test.b, .c_dtype = test.c};
+  std::size_t bytes = 0;
+  test::OnDevice(place).run([&](auto stream) { bytes = matmul_workspace(stream, sizes); });
+  Scratch scratch(bytes);
+  test::OnDevice on(place);
+  on.run([&](auto stream) {
+    MatmulArgs args = sizes;
+    args.a = on(a);
+    args.b = on(b);
+    args.bias = test.bias ? on(bias) : nullptr;
+    args.c = on(c);
+    args.mode = test.mode;
+    args.workspace = on(scratch);
+    matmul(stream, args);
+  });
   EXPECT_TRUE(c.intact());
   EXPECT_TRUE(scratch.intact());
   std::vector<double> out;
@@ -77,11 +81,11 @@ std::vector<double> run(CpuStream stream, const Case& test, const Operands& in) 
   return out;
 }
 
-std::vector<double> run(CpuStream stream, const Case& test, const Operands& in) {
-  if (test.c == DType::f64) return run<double, double, double>(stream, test, in);
+std::vector<double> run(test::Place place, const Case& test, const Operands& in) {
+  if (test.c == DType::f64) return run<double, double, double>(place, test, in);
   const auto with_a = [&]<class A>(std::type_identity<A>) {
     const auto with_b = [&]<class B>(std::type_identity<B>) {
-      return test.c == DType::f32 ? run<A, B, float>(stream, test, in) : run<A, B, bf16>(stream, test, in);
+      return test.c == DType::f32 ? run<A, B, float>(place, test, in) : run<A, B, bf16>(place, test, in);
     };
     return test.b == DType::f32 ? with_b(std::type_identity<float>{}) : with_b(std::type_identity<bf16>{});
   };
@@ -144,18 +148,21 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
              << name_of(c.c) << (c.bias ? " bias" : "") << (c.mode == GradMode::kAccumulate ? " added" : "");
 }
 
-TEST(Matmul, SmallIntegersAreExactForAnyNumberOfThreads) {
+using Matmul = test::DeviceTest;
+COHORT_INSTANTIATE_DEVICES(Matmul);
+
+TEST_P(Matmul, SmallIntegersAreExactForAnyNumberOfThreads) {
   Random random(test::base_seed());
   for (const Case& test : cases()) {
     SCOPED_TRACE(::testing::Message() << test);
     const Operands in = make_operands(test, [&] { return random.integer(-2, 2); });
     std::vector<double> expected = reference(test, in);
     for (double& v : expected) v = rounded(v, test.c);
-    test::for_each_thread_count([&](CpuStream stream) { EXPECT_EQ(run(stream, test, in), expected); });
+    test::for_each_place(GetParam(), [&](test::Place place) { EXPECT_EQ(run(place, test, in), expected); });
   }
 }
 
-TEST(Matmul, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
+TEST_P(Matmul, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
   Random random(test::base_seed(2));
   for (const Case& test : cases()) {
     SCOPED_TRACE(::testing::Message() << test);
@@ -163,8 +170,8 @@ TEST(Matmul, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
     const std::vector<double> expected = reference(test, in);
     const std::vector<double> sums = reference(test, in, true);
     std::vector<double> first;
-    test::for_each_thread_count([&](CpuStream stream) {
-      const std::vector<double> actual = run(stream, test, in);
+    test::for_each_place(GetParam(), [&](test::Place place) {
+      const std::vector<double> actual = run(place, test, in);
       if (first.empty()) first = actual;
       EXPECT_TRUE(actual == first) << "the number of threads changed bits";
       const test::SumTolerance t{.out = test.c, .n = test.shape.k + 2, .lanes = 1};
@@ -174,43 +181,51 @@ TEST(Matmul, RealValuesStayWithinTheErrorOfOneOrderedSumAndKeepTheirBits) {
   }
 }
 
-TEST(Matmul, RefusesToMixDoubleWithOtherDtypes) {
-  EXPECT_THROW(matmul(CpuStream{}, {.shape = {.m = 1, .n = 1, .k = 1}, .a_dtype = DType::f64}), Error);
+TEST_P(Matmul, RefusesToMixDoubleWithOtherDtypes) {
+  test::OnDevice(GetParam()).run([&](auto stream) {
+    EXPECT_THROW(matmul(stream, {.shape = {.m = 1, .n = 1, .k = 1}, .a_dtype = DType::f64}), Error);
+  });
 }
 
 template <class T>
-void check_column_sum(std::int64_t rows, std::int64_t columns, GradMode mode, Random& random) {
+void check_column_sum(test::Device device, std::int64_t rows, std::int64_t columns, GradMode mode,
+                      Random& random) {
   using Sum = Accumulator<T>;
   const Guarded<T> x(random.integers<T>(rows * columns, -3, 3), 1);
   const std::vector<Sum> before = random.integers<Sum>(columns, -3, 3);
   std::vector<Sum> expected = mode == GradMode::kAccumulate ? before : std::vector<Sum>(columns, 0);
   for (std::int64_t i = 0; i < rows * columns; ++i) expected[i % columns] += static_cast<Sum>(x[i]);
-  test::for_each_thread_count([&](CpuStream stream) {
+  test::for_each_place(device, [&](test::Place place) {
     Guarded<Sum> sums(columns);
     if (mode == GradMode::kAccumulate) sums = Guarded<Sum>(before);
-    ColumnSumArgs args{.rows = rows,
-                       .columns = columns,
-                       .dtype = dtype_of<T>(),
-                       .x = x.data(),
-                       .sums = sums.data(),
-                       .mode = mode};
-    Scratch scratch(column_sum_workspace(stream, args));
-    args.workspace = scratch.span();
-    column_sum(stream, args);
+    ColumnSumArgs args{.rows = rows, .columns = columns, .dtype = dtype_of<T>(), .mode = mode};
+    std::size_t bytes = 0;
+    test::OnDevice(place).run([&](auto stream) { bytes = column_sum_workspace(stream, args); });
+    Scratch scratch(bytes);
+    test::OnDevice on(place);
+    on.run([&](auto stream) {
+      args.x = on(x);
+      args.sums = on(sums);
+      args.workspace = on(scratch);
+      column_sum(stream, args);
+    });
     EXPECT_EQ(sums.values(), expected);
     EXPECT_TRUE(sums.intact());
     EXPECT_TRUE(scratch.intact());
   });
 }
 
-TEST(ColumnSum, SmallIntegersAreExactForAnyNumberOfThreads) {
+using ColumnSum = test::DeviceTest;
+COHORT_INSTANTIATE_DEVICES(ColumnSum);
+
+TEST_P(ColumnSum, SmallIntegersAreExactForAnyNumberOfThreads) {
   Random random(test::base_seed(3));
   for (const std::int64_t rows : {1, 2, 7, 128, 1023, 1024, 1025, 5000}) {
     for (const std::int64_t columns : {1, 3, 16, 33, 100}) {
       SCOPED_TRACE(::testing::Message() << rows << "x" << columns);
-      check_column_sum<float>(rows, columns, GradMode::kOverwrite, random);
-      check_column_sum<bf16>(rows, columns, GradMode::kAccumulate, random);
-      check_column_sum<double>(rows, columns, GradMode::kAccumulate, random);
+      check_column_sum<float>(GetParam(), rows, columns, GradMode::kOverwrite, random);
+      check_column_sum<bf16>(GetParam(), rows, columns, GradMode::kAccumulate, random);
+      check_column_sum<double>(GetParam(), rows, columns, GradMode::kAccumulate, random);
     }
   }
 }
