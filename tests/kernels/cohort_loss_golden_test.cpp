@@ -11,24 +11,29 @@ namespace {
 using kernels::TargetRule;
 using Values = std::vector<double>;
 
-template <class T>
-class CohortLossGolden : public ::testing::Test {
+template <class Param>
+class CohortLossGolden : public TypedDeviceTest<Param> {
  protected:
-  static constexpr double kTol = std::is_same_v<T, double> ? 2e-6 : 1e-5;
+  void SetUp() override {
+    TypedDeviceTest<Param>::SetUp();
+    case_device() = Param::device;
+  }
+  static constexpr double kTol = std::is_same_v<typename Param::Type, double> ? 2e-6 : 1e-5;
   template <class A>
   static ::testing::AssertionResult near(const std::vector<A>& actual, const Values& expected) {
     return all_near(actual, expected, kTol);
   }
 };
-using Types = ::testing::Types<double, float>;
-TYPED_TEST_SUITE(CohortLossGolden, Types);
+using Types = OnDevices<double, float>;
+TYPED_TEST_SUITE(CohortLossGolden, Types, DeviceNames);
 
 const Values kCe1 = {-0.173504, 0.146704, 0.026800, 0.259943, -0.307430, 0.047487};
 const Values kCe2 = {-0.295462, 0.045639, 0.249823, 0.040179, -0.203114, 0.162935};
 const Values kDml2 = {-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382};
 
 TYPED_TEST(CohortLossGolden, CrossEntropy) {
-  const auto r = golden_case<TypeParam>(2).run();
+  using T = typename TypeParam::Type;
+  const auto r = golden_case<T>(2).run();
   EXPECT_TRUE(this->near(r.ce_rows, {0.426191, 0.954147, 0.893854, 0.521259}));
   EXPECT_TRUE(this->near(r.ce, {0.690169, 0.707557}));
   EXPECT_TRUE(this->near(r.loss, {0.690169, 0.707557}));
@@ -40,6 +45,7 @@ TYPED_TEST(CohortLossGolden, CrossEntropy) {
 
 // The softmaxes at T = 1, 2, 4: the target that the winner of a one-member cohort sets.
 TYPED_TEST(CohortLossGolden, Softmax) {
+  using T = typename TypeParam::Type;
   const Values expected[] = {{0.652991, 0.293408, 0.053601, 0.519885, 0.385140, 0.094974, 0.409076, 0.091277,
                               0.499647, 0.080358, 0.593772, 0.325869},
                              {0.511032, 0.342555, 0.146413, 0.437039, 0.376163, 0.186797, 0.387967, 0.183263,
@@ -48,9 +54,9 @@ TYPED_TEST(CohortLossGolden, Softmax) {
                               0.383877, 0.245834, 0.405311, 0.348855}};
   int i = 0;
   for (const double t : {1.0, 2.0, 4.0}) {
-    std::vector<TypeParam> both;
+    std::vector<T> both;
     for (const auto& z : {kGoldenZ1, kGoldenZ2}) {
-      CohortCase<TypeParam> c(1, 2, 3);
+      CohortCase<T> c(1, 2, 3);
       c.logits.emplace_back(z.begin(), z.end());
       c.labels = {0, 1};
       c.temperature = t;
@@ -63,20 +69,22 @@ TYPED_TEST(CohortLossGolden, Softmax) {
 }
 
 TYPED_TEST(CohortLossGolden, FrozenTeacher) {
-  auto c = golden_case<TypeParam>(2);
+  using T = typename TypeParam::Type;
+  auto c = golden_case<T>(2);
   c.temperature = 4;
-  c.ce_weight = {0, static_cast<TypeParam>(0.1)};
-  c.w(1, 0) = static_cast<TypeParam>(0.9);
+  c.ce_weight = {0, static_cast<T>(0.1)};
+  c.w(1, 0) = static_cast<T>(0.9);
   const auto r = c.run();
   EXPECT_NEAR(static_cast<double>(r.kl_pair[2]), 0.884098, this->kTol);
   EXPECT_NEAR(static_cast<double>(r.loss[1]), 0.866444, this->kTol);
   EXPECT_TRUE(this->near(r.grad[1], {-0.136925, -0.169744, 0.306669, -0.250747, 0.062366, 0.188381}));
   EXPECT_EQ(r.loss[0], 0);
-  EXPECT_TRUE(same_bits(r.grad[0], std::vector<TypeParam>(6, 0)));
+  EXPECT_TRUE(same_bits(r.grad[0], std::vector<T>(6, 0)));
 }
 
 TYPED_TEST(CohortLossGolden, MutualLearning) {
-  auto c = golden_case<TypeParam>(2);
+  using T = typename TypeParam::Type;
+  auto c = golden_case<T>(2);
   c.mutual(1);
   const auto r = c.run();
   EXPECT_TRUE(this->near(r.kl_pair, {0, 0.663124, 0.607597, 0}));
@@ -86,9 +94,10 @@ TYPED_TEST(CohortLossGolden, MutualLearning) {
 }
 
 TYPED_TEST(CohortLossGolden, MutualLearningPerSample) {
+  using T = typename TypeParam::Type;
   const Values expected = {0.817489, 0.508759, 0.528326, 0.686868};
   for (std::size_t b = 0; b < 2; ++b) {
-    CohortCase<TypeParam> c(2, 1, 3);
+    CohortCase<T> c(2, 1, 3);
     for (const auto& z : {kGoldenZ1, kGoldenZ2}) {
       c.logits.emplace_back(z.begin() + static_cast<std::ptrdiff_t>(3 * b),
                             z.begin() + static_cast<std::ptrdiff_t>(3 * b + 3));
@@ -102,7 +111,8 @@ TYPED_TEST(CohortLossGolden, MutualLearningPerSample) {
 }
 
 TYPED_TEST(CohortLossGolden, MutualLearningAttached) {
-  auto c = golden_case<TypeParam>(2);
+  using T = typename TypeParam::Type;
+  auto c = golden_case<T>(2);
   c.mutual(1);
   c.attached = true;
   const auto r = c.run();
@@ -112,7 +122,8 @@ TYPED_TEST(CohortLossGolden, MutualLearningAttached) {
 }
 
 TYPED_TEST(CohortLossGolden, MutualLearningOfThree) {
-  auto c = golden_case<TypeParam>(3);
+  using T = typename TypeParam::Type;
+  auto c = golden_case<T>(3);
   c.mutual(0.5);
   auto r = c.run();
   EXPECT_TRUE(this->near(r.loss, {1.114253, 1.086141, 0.692140}));
@@ -161,9 +172,10 @@ const SharedTarget kShared[] = {{TargetRule::kNaive,
                                  {-0.366398, -0.046180, 0.412578, -0.111176, -0.146589, 0.257765}}};
 
 TYPED_TEST(CohortLossGolden, SharedTargets) {
+  using T = typename TypeParam::Type;
   for (const SharedTarget& g : kShared) {
     SCOPED_TRACE(static_cast<int>(g.rule));
-    auto c = golden_case<TypeParam>(2);
+    auto c = golden_case<T>(2);
     c.temperature = 2;
     c.share_target(g.rule, 1);
     c.given.assign(g.given.begin(), g.given.end());
@@ -184,7 +196,8 @@ TYPED_TEST(CohortLossGolden, SharedTargets) {
 
 // One winner for the whole batch is a column of W.
 TYPED_TEST(CohortLossGolden, NaiveOfTheBatch) {
-  auto c = golden_case<TypeParam>(2);
+  using T = typename TypeParam::Type;
+  auto c = golden_case<T>(2);
   c.temperature = 2;
   c.w(1, 0) = 1;
   const auto r = c.run();
@@ -196,7 +209,8 @@ TYPED_TEST(CohortLossGolden, NaiveOfTheBatch) {
 
 // Competitive: W as kernels/loss_select.h writes it. Two networks (teacher 1), then three with both rules.
 TYPED_TEST(CohortLossGolden, Competitive) {
-  auto two = golden_case<TypeParam>(2);
+  using T = typename TypeParam::Type;
+  auto two = golden_case<T>(2);
   two.w(1, 0) = 1;
   auto r = two.run();
   EXPECT_NEAR(static_cast<double>(r.kl[1]), 0.607597, this->kTol);
@@ -204,7 +218,7 @@ TYPED_TEST(CohortLossGolden, Competitive) {
   EXPECT_TRUE(this->near(r.grad[0], kCe1));
   EXPECT_TRUE(this->near(r.grad[1], kDml2));
 
-  auto three = golden_case<TypeParam>(3);
+  auto three = golden_case<T>(3);
   three.w(0, 2) = 1;
   three.w(1, 2) = 1;
   r = three.run();
@@ -213,8 +227,8 @@ TYPED_TEST(CohortLossGolden, Competitive) {
   EXPECT_TRUE(this->near(r.grad[0], {-0.164726, 0.197713, -0.032987, 0.426497, -0.395412, -0.031086}));
   EXPECT_TRUE(this->near(r.grad[1], {-0.408641, -0.004417, 0.413059, -0.013029, -0.186780, 0.199809}));
 
-  three.w(1, 2) = static_cast<TypeParam>(0.5);
-  three.w(1, 0) = static_cast<TypeParam>(0.5);
+  three.w(1, 2) = static_cast<T>(0.5);
+  three.w(1, 0) = static_cast<T>(0.5);
   r = three.run();
   EXPECT_NEAR(static_cast<double>(r.loss[1]), 1.086141, this->kTol);
   EXPECT_TRUE(this->near(r.grad[1], {-0.413030, -0.029922, 0.442952, -0.096307, -0.142789, 0.239096}));

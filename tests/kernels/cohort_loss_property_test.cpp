@@ -16,12 +16,14 @@ namespace {
 using kernels::TargetRule;
 
 constexpr int kDraws = 300;
+constexpr int kSlowDraws = 12;  // the emulated device executes a million threads a second
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 template <class F>
 void for_each_seed(int draws, F&& f) {
   const std::uint64_t first = base_seed(1000);
+  if (case_device() != Device::kCpu && kEmulated) draws = std::min(draws, kSlowDraws);
   for (std::uint64_t seed = first; seed < first + static_cast<std::uint64_t>(draws); ++seed) {
     COHORT_TRACE_SEED(seed);
     Random rng(seed);
@@ -56,7 +58,19 @@ void expect_member(const CohortCase<float>::Result& a, int i, const CohortCase<f
   EXPECT_EQ(a.top5[x], b.top5[y]);
 }
 
-TEST(CohortLossProperty, WeightZeroIsIndependentToTheBit) {
+class OnEveryDevice : public DeviceTest {
+ protected:
+  void SetUp() override {
+    DeviceTest::SetUp();
+    case_device() = GetParam();
+  }
+};
+class CohortLossProperty : public OnEveryDevice {};
+class CohortLossEdge : public OnEveryDevice {};
+COHORT_INSTANTIATE_DEVICES(CohortLossProperty);
+COHORT_INSTANTIATE_DEVICES(CohortLossEdge);
+
+TEST_P(CohortLossProperty, WeightZeroIsIndependentToTheBit) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, rng.integer(2, 5));
     const int own = rng.integer(0, c.members - 1);
@@ -70,7 +84,7 @@ TEST(CohortLossProperty, WeightZeroIsIndependentToTheBit) {
   });
 }
 
-TEST(CohortLossProperty, SickMemberTouchesOnlyItsStudents) {
+TEST_P(CohortLossProperty, SickMemberTouchesOnlyItsStudents) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 4);
     c.mutual(0.5);
@@ -96,7 +110,7 @@ TEST(CohortLossProperty, SickMemberTouchesOnlyItsStudents) {
   });
 }
 
-TEST(CohortLossProperty, SickMemberNeverSetsTheNaiveTarget) {
+TEST_P(CohortLossProperty, SickMemberNeverSetsTheNaiveTarget) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 3);
     c.share_target(TargetRule::kNaive, 1);
@@ -114,7 +128,7 @@ TEST(CohortLossProperty, SickMemberNeverSetsTheNaiveTarget) {
   });
 }
 
-TEST(CohortLossProperty, NobodyFiniteMeansNoTarget) {
+TEST_P(CohortLossProperty, NobodyFiniteMeansNoTarget) {
   CohortCase<float> c(2, 2, 3);
   c.logits = {{kNaN, 0, 0, 1, 2, 3}, {0, kNaN, 0, 1, 2, 3}};
   c.labels = {0, 1};
@@ -125,7 +139,7 @@ TEST(CohortLossProperty, NobodyFiniteMeansNoTarget) {
   EXPECT_TRUE(std::isfinite(r.target[3]));
 }
 
-TEST(CohortLossProperty, EqualMembersHaveNothingToTeach) {
+TEST_P(CohortLossProperty, EqualMembersHaveNothingToTeach) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 3);
     c.logits[1] = c.logits[0];
@@ -143,7 +157,7 @@ TEST(CohortLossProperty, EqualMembersHaveNothingToTeach) {
   });
 }
 
-TEST(CohortLossProperty, EqualMembersHaveTheMinLogitTarget) {
+TEST_P(CohortLossProperty, EqualMembersHaveTheMinLogitTarget) {
   for_each_seed(50, [](Random& rng) {
     auto c = draw(rng, 2);
     c.temperature = 2;
@@ -155,7 +169,7 @@ TEST(CohortLossProperty, EqualMembersHaveTheMinLogitTarget) {
 }
 
 // Two members: bitwise. More: the order of a sum changes.
-TEST(CohortLossProperty, PermutingMembersPermutesResults) {
+TEST_P(CohortLossProperty, PermutingMembersPermutesResults) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 2);
     c.w(0, 1) = static_cast<float>(rng.uniform(0, 2));
@@ -173,7 +187,7 @@ TEST(CohortLossProperty, PermutingMembersPermutesResults) {
   });
 }
 
-TEST(CohortLossProperty, PermutingRowsPermutesRows) {
+TEST_P(CohortLossProperty, PermutingRowsPermutesRows) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 2);
     c.mutual(1);
@@ -194,7 +208,7 @@ TEST(CohortLossProperty, PermutingRowsPermutesRows) {
   });
 }
 
-TEST(CohortLossProperty, GradientRowsSumToZeroAndDivergencesAreNotNegative) {
+TEST_P(CohortLossProperty, GradientRowsSumToZeroAndDivergencesAreNotNegative) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 3);
     c.mutual(1);
@@ -217,7 +231,7 @@ TEST(CohortLossProperty, GradientRowsSumToZeroAndDivergencesAreNotNegative) {
 }
 
 // Logits in steps of 1/8: a shift by an integer is exact, so nothing may change.
-TEST(CohortLossProperty, ShiftingLogitsChangesNothing) {
+TEST_P(CohortLossProperty, ShiftingLogitsChangesNothing) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 2);
     for (auto& z : c.logits) {
@@ -235,7 +249,7 @@ TEST(CohortLossProperty, ShiftingLogitsChangesNothing) {
   });
 }
 
-TEST(CohortLossProperty, ScalingLogitsAndTemperatureByTwoKeepsTheSoftTarget) {
+TEST_P(CohortLossProperty, ScalingLogitsAndTemperatureByTwoKeepsTheSoftTarget) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 1);
     c.share_target(TargetRule::kNaive, 1);
@@ -246,7 +260,7 @@ TEST(CohortLossProperty, ScalingLogitsAndTemperatureByTwoKeepsTheSoftTarget) {
   });
 }
 
-TEST(CohortLossProperty, TemperatureFactor) {
+TEST_P(CohortLossProperty, TemperatureFactor) {
   for_each_seed(50, [](Random& rng) {
     auto c = draw(rng, 2);
     c.temperature = 4;
@@ -260,7 +274,7 @@ TEST(CohortLossProperty, TemperatureFactor) {
   });
 }
 
-TEST(CohortLossProperty, DuplicatingTheBatchHalvesGradients) {
+TEST_P(CohortLossProperty, DuplicatingTheBatchHalvesGradients) {
   for_each_seed(100, [](Random& rng) {
     auto c = draw(rng, 2);
     c.mutual(1);
@@ -280,7 +294,7 @@ TEST(CohortLossProperty, DuplicatingTheBatchHalvesGradients) {
   });
 }
 
-TEST(CohortLossProperty, OnlyValidRowsCount) {
+TEST_P(CohortLossProperty, OnlyValidRowsCount) {
   for_each_seed(kDraws, [](Random& rng) {
     auto c = draw(rng, 2);
     c.mutual(1);
@@ -311,7 +325,7 @@ TEST(CohortLossProperty, OnlyValidRowsCount) {
   });
 }
 
-TEST(CohortLossProperty, TeacherSideGetsNoGradient) {
+TEST_P(CohortLossProperty, TeacherSideGetsNoGradient) {
   for_each_seed(100, [](Random& rng) {
     auto c = draw(rng, 2);
     c.ce_weight = {1, 0};
@@ -322,7 +336,7 @@ TEST(CohortLossProperty, TeacherSideGetsNoGradient) {
 }
 
 // A mixture of labels is the mixture of the losses, and labels of weight 0 are never looked at.
-TEST(CohortLossProperty, MixedLabelsAreLinear) {
+TEST_P(CohortLossProperty, MixedLabelsAreLinear) {
   for_each_seed(100, [](Random& rng) {
     auto c = draw(rng, 2);
     const float lambda = static_cast<float>(rng.uniform(0.1, 0.9));
@@ -372,7 +386,7 @@ void expect_uniform(int classes) {
   }
 }
 
-TEST(CohortLossEdge, EqualLogits) {
+TEST_P(CohortLossEdge, EqualLogits) {
   for (const int classes : {2, 3, 8, 10, 64, 100, 1000, 1024}) {
     SCOPED_TRACE(classes);
     expect_uniform<float>(classes);
@@ -380,7 +394,7 @@ TEST(CohortLossEdge, EqualLogits) {
   }
 }
 
-TEST(CohortLossEdge, HugeLogitsStayFinite) {
+TEST_P(CohortLossEdge, HugeLogitsStayFinite) {
   for (const float huge : {1e4F, 1e30F, 3e38F}) {
     for (const double t : {1e-3, 1.0, 20.0}) {
       SCOPED_TRACE(::testing::Message() << huge << " at T = " << t);
@@ -402,7 +416,7 @@ TEST(CohortLossEdge, HugeLogitsStayFinite) {
   }
 }
 
-TEST(CohortLossEdge, OneHotTeacherIsCrossEntropy) {
+TEST_P(CohortLossEdge, OneHotTeacherIsCrossEntropy) {
   for_each_seed(100, [](Random& rng) {
     auto c = draw(rng, 2);
     c.temperature = 1;
@@ -421,7 +435,7 @@ TEST(CohortLossEdge, OneHotTeacherIsCrossEntropy) {
   });
 }
 
-TEST(CohortLossEdge, UnderflowOfTheStudentIsFinite) {
+TEST_P(CohortLossEdge, UnderflowOfTheStudentIsFinite) {
   CohortCase<float> c(2, 1, 2);
   c.logits = {{0, -500}, {0, 0}};  // softmax underflows to 0 where the teacher has 1/2
   c.labels = {0};
@@ -430,7 +444,7 @@ TEST(CohortLossEdge, UnderflowOfTheStudentIsFinite) {
   EXPECT_NEAR(r.kl[0], 250 - std::log(2.0), 1e-4);
 }
 
-TEST(CohortLossEdge, LabelsOutOfRangeAreNaNAndWrong) {
+TEST_P(CohortLossEdge, LabelsOutOfRangeAreNaNAndWrong) {
   for (const std::int32_t bad : {-1, 3, 255, std::numeric_limits<std::int32_t>::min()}) {
     auto c = golden_case<float>(2);
     const auto good = c.run();
@@ -456,7 +470,7 @@ TEST(CohortLossEdge, LabelsOutOfRangeAreNaNAndWrong) {
 }
 
 // The minimum over members would drop a NaN: it must reach the target of its row, and of no other.
-TEST(CohortLossEdge, MinLogitCarriesNaN) {
+TEST_P(CohortLossEdge, MinLogitCarriesNaN) {
   auto c = golden_case<float>(2);
   c.logits[1][2] = kNaN;
   c.share_target(TargetRule::kMinLogit, 1);
@@ -467,7 +481,7 @@ TEST(CohortLossEdge, MinLogitCarriesNaN) {
   }
 }
 
-TEST(CohortLossEdge, AccuracyTakesTheFirstOfEqualLogits) {
+TEST_P(CohortLossEdge, AccuracyTakesTheFirstOfEqualLogits) {
   CohortCase<float> c(1, 4, 8);
   c.logits = {
       {1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 0, 9, 8, 7, 6, 5, 4, 3, kNaN, 1, 2, 3, 4, 5, 6, 7}};
@@ -477,26 +491,30 @@ TEST(CohortLossEdge, AccuracyTakesTheFirstOfEqualLogits) {
   EXPECT_EQ(r.top5[0], 2);
 }
 
-TEST(CohortLossEdge, NaiveTiesGoToTheLowestMember) {
+TEST_P(CohortLossEdge, NaiveTiesGoToTheLowestMember) {
   auto c = golden_case<float>(2);
   c.logits[1] = c.logits[0];
   c.share_target(TargetRule::kNaive, 1);
   EXPECT_EQ(c.run().winner, (std::vector<std::int32_t>{0, 0}));
 }
 
-TEST(CohortLossEdge, RefusesWhatItCannotDo) {
+TEST_P(CohortLossEdge, RefusesWhatItCannotDo) {
   float z[2] = {};
   kernels::CohortLossArgs args{.shape = {DType::f32, 1, 1, 2}};
   args.logits[0] = z;
-  EXPECT_THROW(kernels::cohort_loss(CpuStream{}, args, {}), Error);  // no labels
+  OnDevice on(GetParam());
+  const auto refused = [&] {
+    EXPECT_THROW(on.run([&](auto stream) { kernels::cohort_loss(stream, args, {}); }), Error);
+  };
+  refused();  // no labels
   const std::int32_t label = 0;
   args.labels = &label;
-  EXPECT_THROW(kernels::cohort_loss(CpuStream{}, args, {}), Error);  // no workspace
+  refused();  // no workspace
   args.temperature = 0;
-  EXPECT_THROW(kernels::cohort_loss(CpuStream{}, args, {}), Error);
+  refused();
   args.temperature = 1;
   args.shape.members = kernels::kMaxMembers + 1;
-  EXPECT_THROW(kernels::cohort_loss(CpuStream{}, args, {}), Error);
+  refused();
 }
 
 }  // namespace

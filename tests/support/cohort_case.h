@@ -8,12 +8,23 @@
 #include <vector>
 
 #include "kernels/cohort_loss.h"
-#include "kernels/cpu/thread_pool.h"
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 #include "tests/support/tolerance.h"
 
 namespace cohort::test {
+
+// Where cases made from now on run unless told otherwise; fixtures of tests on several devices set it.
+inline Device& case_device() {
+  static Device device = Device::kCpu;
+  return device;
+}
+
+inline std::size_t device_workspace([[maybe_unused]] const kernels::CohortLossShape& shape) {
+  if constexpr (kHasDevice) return kernels::cohort_loss_workspace(CudaStream{}, shape);
+  return 0;
+}
 
 template <class T>
 struct CohortCase {
@@ -43,6 +54,7 @@ struct CohortCase {
   std::int32_t valid = -1;                 // -1: no device scalar
   std::vector<std::vector<T>> accumulate;  // not empty: kAccumulate into these
   std::size_t misalign = 0;
+  Place place = case_device();
 
   CohortCase() = default;
   CohortCase(int num_members, int num_rows, int num_classes)
@@ -74,15 +86,43 @@ struct CohortCase {
     target_weight.assign(static_cast<std::size_t>(members), static_cast<A>(weight));
   }
 
-  Result run(CpuStream stream = {}) const;
+  Result run() const { return run(place); }
+  Result run(Place on_place) const;
+
+ private:
+  kernels::CohortLossArgs inputs(OnDevice& on) const;
 };
 
+// Everything that is read, but the logits.
 template <class T>
-typename CohortCase<T>::Result CohortCase<T>::run(CpuStream stream) const {
+kernels::CohortLossArgs CohortCase<T>::inputs(OnDevice& on) const {
+  kernels::CohortLossArgs args{.shape = {dtype_of<T>(), members, rows, classes}};
+  args.labels = on(labels);
+  if (mixed_member >= 0) {
+    args.mixed_labels = on(mixed_labels);
+    args.mixed_weights = on(mixed_weights);
+    args.mixed_member = on(mixed_member);
+  }
+  args.temperature = temperature;
+  args.t_squared = t_squared;
+  args.attached = attached;
+  args.all_pairs = all_pairs;
+  args.target_rule = rule;
+  args.given_target = given.empty() ? nullptr : on(given);
+  args.ce_weight = on(ce_weight);
+  args.kl_weight = on(kl_weight);
+  args.target_weight = on(target_weight);
+  args.valid_rows = valid < 0 ? nullptr : on(valid);
+  return args;
+}
+
+template <class T>
+typename CohortCase<T>::Result CohortCase<T>::run(Place on_place) const {
   const auto size = static_cast<std::size_t>(rows * classes);
   const auto m = static_cast<std::size_t>(members);
   const auto n = static_cast<std::size_t>(rows);
-  kernels::CohortLossArgs args{.shape = {dtype_of<T>(), members, rows, classes}};
+  OnDevice on(on_place);
+  kernels::CohortLossArgs args = inputs(on);
   std::vector<Guarded<T>> z;
   std::vector<Guarded<T>> grad;
   for (std::size_t k = 0; k < m; ++k) {
@@ -95,40 +135,27 @@ typename CohortCase<T>::Result CohortCase<T>::run(CpuStream stream) const {
     }
   }
   for (std::size_t k = 0; k < m; ++k) {
-    args.logits[k] = z[k].data();
-    args.grad_logits[k] = grad[k].data();
+    args.logits[k] = on(z[k]);
+    args.grad_logits[k] = on(grad[k]);
   }
   Guarded<A> loss(m), ce(m), kl(m), pair(m * m), target_kl(m), ce_rows(m * n), target(size);
   Guarded<std::int32_t> winner(n), top1(m), top5(m);
-  args.labels = labels.data();
-  if (mixed_member >= 0) {
-    args.mixed_labels = mixed_labels.data();
-    args.mixed_weights = mixed_weights.data();
-    args.mixed_member = &mixed_member;
-  }
-  args.temperature = temperature;
-  args.t_squared = t_squared;
-  args.attached = attached;
-  args.all_pairs = all_pairs;
-  args.target_rule = rule;
-  args.given_target = given.empty() ? nullptr : given.data();
-  args.ce_weight = ce_weight.data();
-  args.kl_weight = kl_weight.data();
-  args.target_weight = target_weight.data();
-  args.valid_rows = valid < 0 ? nullptr : &valid;
-  args.loss = loss.data();
-  args.ce = ce.data();
-  args.kl = kl.data();
-  args.kl_pair = pair.data();
-  args.target_kl = target_kl.data();
-  args.ce_rows = ce_rows.data();
+  args.loss = on(loss);
+  args.ce = on(ce);
+  args.kl = on(kl);
+  args.kl_pair = on(pair);
+  args.target_kl = on(target_kl);
+  args.ce_rows = on(ce_rows);
   const bool has_target = rule != kernels::TargetRule::kNone;
-  if (has_target) args.target = target.data();
-  args.winner = winner.data();
-  args.correct_top1 = top1.data();
-  args.correct_top5 = top5.data();
-  Scratch scratch(kernels::cohort_loss_workspace(stream, args.shape));
-  kernels::cohort_loss(stream, args, scratch.span());
+  if (has_target) args.target = on(target);
+  args.winner = on(winner);
+  args.correct_top1 = on(top1);
+  args.correct_top5 = on(top5);
+  const bool cpu = on_place.device == Device::kCpu;
+  Scratch scratch(cpu ? kernels::cohort_loss_workspace(on_place.cpu, args.shape)
+                      : device_workspace(args.shape));
+  const Workspace workspace = on(scratch);
+  on.run([&](auto stream) { kernels::cohort_loss(stream, args, workspace); });
   EXPECT_TRUE(scratch.intact());
   Result r;
   for (std::size_t k = 0; k < m; ++k) {

@@ -33,6 +33,10 @@
 #include "tests/support/guard.h"
 #include "tests/support/shapes.h"
 
+#if defined(COHORT_EMULATED_DEVICE)
+#include "tests/simt/emulator/schedule.h"
+#endif
+
 namespace cohort::test {
 
 enum class Device { kCpu, kCuda };
@@ -146,6 +150,12 @@ class OnDevice {
     void* const data = const_cast<T*>(values.data());
     return reinterpret_cast<const T*>(mirror(data, values.size() * sizeof(T), 0, 0, true));
   }
+  template <class T>
+  requires std::is_arithmetic_v<T>
+  const T* operator()(const T& scalar) {
+    void* const data = const_cast<T*>(&scalar);
+    return reinterpret_cast<const T*>(mirror(data, sizeof(T), 0, 0, true));
+  }
   Workspace operator()(Scratch& scratch) {
     return {reinterpret_cast<std::byte*>((*this)(scratch.buffer())), scratch.buffer().size()};
   }
@@ -199,9 +209,20 @@ class OnDevice {
   std::vector<Copy> copies_;
 };
 
-// f(place): the CPU with 1, 2 and 3 threads, or the device. The bits must be the same.
+// f(place): the CPU with 1, 2 and 3 threads, the device, the emulated one under three schedules. The bits
+// must be the same.
 template <class F>
 void for_each_place(Device device, F&& f) {
+#if defined(COHORT_EMULATED_DEVICE)
+  if (device != Device::kCpu) {
+    for (const char* name : {"forward", "reverse", "random:7"}) {
+      SCOPED_TRACE(name);
+      const simt::ScopedSchedule schedule(simt::parse_schedule(name));
+      f(Place(device));
+    }
+    return;
+  }
+#endif
   if (device != Device::kCpu) return static_cast<void>(f(Place(device)));
   for_each_thread_count([&](CpuStream stream) { f(Place(stream)); });
 }

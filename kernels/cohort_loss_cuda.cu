@@ -1,0 +1,322 @@
+// All members' losses and gradients in one launch and one reading of their logits.
+//
+// A row belongs to a team of threads: a warp up to 256 classes (four rows in a block), a block of 128 up to
+// 2,048, a block of 512 (f64: 256) above. How a team works is in cuda/cohort_loss_row.cuh. Above 1,024 blocks
+// a block takes several rows in turn. Each block sums what its rows add to the values, in double and in a
+// fixed order; the block that finishes last adds the blocks up (a warp per value) and writes the values: no
+// second launch.
+//
+// Bytes moved: the header's formula (logits once, gradients once) while a row fits into 96 KiB of shared
+// memory, which it does up to 24,576 / members classes in f32 and twice that in bf16 (without softmaxes,
+// which are then computed twice); beyond that every pass reads the row again, from L2, since a row is a few
+// hundred KiB. Plus 8 (members^2 + 4 members) bytes per block. Shared memory: per team members * classes *
+// size_of(dtype), and members * classes * sizeof(A) for softmaxes where somebody is taught (+ classes for a
+// shared target); 1.4 KiB (f64: 2.5) for the weights. Registers (sm_90), no spills: f32 and bf16 96 to 102,
+// f64 116 to 124.
+//
+// A decision between the losses and the gradients (competitive: who teaches): loss_select's W is read from
+// device memory, so three launches do it: values (grad_logits null), loss_select, losses. The logits are read
+// twice in all, because each of the two loss launches keeps its rows on chip, and gradients are written once:
+// three passes, the least that is possible while a batch's rows do not fit into one multiprocessor.
+#include <algorithm>
+
+#include "kernels/base/error.h"
+#include "kernels/cohort_loss.h"
+#include "kernels/cuda/cohort_loss_row.cuh"
+
+namespace cohort::kernels {
+namespace {
+
+using loss::Layout;
+using loss::Plan;
+using loss::Row;
+
+constexpr int kMaxBranches = 64;
+constexpr std::int64_t kMaxBlocks = 1024;        // partial sums that the last block adds up
+constexpr std::size_t kSharedLimit = 96 * 1024;  // of every device from sm_80 on
+
+// Blocks of the launch in flight that have finished; one word per branch, whose launches follow each other. 0
+// between launches.
+__device__ unsigned finished[kMaxBranches];
+
+__device__ inline std::int64_t count_valid(const CohortLossArgs& args) {
+  if (args.valid_rows == nullptr) return args.shape.rows;
+  const std::int64_t valid = *args.valid_rows;
+  return valid < 0 ? 0 : valid < args.shape.rows ? valid : args.shape.rows;
+}
+
+template <class A>
+__device__ double weight_of(const void* weights, int i, double otherwise) {
+  return weights == nullptr ? otherwise : static_cast<double>(static_cast<const A*>(weights)[i]);
+}
+template <class A>
+__device__ double pair_weight(const CohortLossArgs& args, int i, int j) {
+  return i == j ? 0 : weight_of<A>(args.kl_weight, i * args.shape.members + j, 0);
+}
+template <class A>
+__device__ double target_weight(const CohortLossArgs& args, int i) {
+  return args.target_rule == TargetRule::kNone ? 0 : weight_of<A>(args.target_weight, i, 0);
+}
+__device__ inline double scale_of(const CohortLossArgs& args) {
+  return args.t_squared ? args.temperature * args.temperature : 1.0;
+}
+
+// By one warp: lane i is student i.
+template <class A>
+__device__ void make_plan(const CohortLossArgs& args, std::int64_t valid, Plan<A>& plan) {
+  const int i = static_cast<int>(threadIdx.x);
+  const int members = args.shape.members;
+  const double inv_rows = valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid);
+  const double soft_grad = scale_of(args) / args.temperature * inv_rows;
+  unsigned pair = 0;
+  unsigned pull = 0;
+  bool target = false;
+  bool target_pull = false;
+  if (i < members) {
+    plan.ce_grad[i] = static_cast<A>(weight_of<A>(args.ce_weight, i, 1) * inv_rows);
+#pragma unroll 4
+    for (int j = 0; j < members; ++j) {
+      const double w = pair_weight<A>(args, i, j);
+      plan.pair_grad[i * kMaxMembers + j] = static_cast<A>(w * soft_grad);
+      pull |= (w != 0 ? 1U : 0U) << j;
+      pair |= (i != j && (w != 0 || args.all_pairs) ? 1U : 0U) << j;
+    }
+    const double e = target_weight<A>(args, i);
+    plan.target_grad[i] = static_cast<A>(e * soft_grad);
+    target_pull = e != 0;
+    target = args.target_rule != TargetRule::kNone && (e != 0 || args.all_pairs);
+    plan.pull[i] = pull;
+  }
+  const unsigned targets = __ballot_sync(kFullMask, target);
+  const unsigned target_pulls = __ballot_sync(kFullMask, target_pull);
+  unsigned pairs = 0;
+  for (int j = 0; j < members; ++j) {
+    const unsigned taught = __ballot_sync(kFullMask, (pull >> j & 1) != 0);
+    const unsigned students = __ballot_sync(kFullMask, (pair >> j & 1) != 0);
+    if (i == j) plan.teach[j] = taught;
+    if (i == j) plan.students[j] = students;
+    pairs |= (students != 0 ? 1U : 0U) << j;
+  }
+  if (i == 0) {
+    plan.target = targets;
+    plan.target_pull = target_pulls;
+    plan.pairs = pairs;
+    plan.inv_t = static_cast<A>(1.0 / args.temperature);
+  }
+}
+
+template <class A>
+__device__ void write(void* out, int i, double value) {
+  if (out != nullptr) static_cast<A*>(out)[i] = static_cast<A>(value);
+}
+
+// Sums the blocks' values in a fixed order, a warp per value, and writes what the call reports.
+template <class A>
+__device__ void finish(const CohortLossArgs& args, std::int64_t valid, const double* partial, double* total) {
+  const int members = args.shape.members;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int v = static_cast<int>(threadIdx.x) / kWarp; v < loss::count_values(members); v += warps) {
+    double sum = 0;
+#pragma unroll 4
+    for (unsigned b = static_cast<unsigned>(lane); b < gridDim.x; b += kWarp)
+      sum += partial[v * gridDim.x + b];
+    sum = warp_sum(sum);
+    if (lane == 0) total[v] = sum;
+  }
+  __syncthreads();
+  const int i = static_cast<int>(threadIdx.x);
+  if (i >= members) return;
+  const double inv_rows = valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid);
+  const double mean_scale = scale_of(args) * inv_rows;
+  const double ce = total[i] * inv_rows;
+  double kl = 0;
+  for (int j = 0; j < members; ++j) {
+    const double w = pair_weight<A>(args, i, j);
+    double pair = 0;
+    if (i != j && (w != 0 || args.all_pairs))
+      pair = mean_scale * total[loss::value_pair(members, i * members + j)];
+    if (w != 0) kl += w * pair;
+    write<A>(args.kl_pair, i * members + j, pair);
+  }
+  const double e = target_weight<A>(args, i);
+  double target = 0;
+  if (e != 0 || args.all_pairs) target = mean_scale * total[loss::value_target(members, i)];
+  if (e != 0) kl += e * target;
+  const double ce_weight = weight_of<A>(args.ce_weight, i, 1);
+  write<A>(args.target_kl, i, target);
+  write<A>(args.ce, i, ce);
+  write<A>(args.kl, i, kl);
+  write<A>(args.loss, i, ce_weight == 0 ? kl : ce_weight * ce + kl);
+  const auto count = [&](int v) { return static_cast<std::int32_t>(total[v]); };
+  if (args.correct_top1 != nullptr) args.correct_top1[i] = count(loss::value_top1(members, i));
+  if (args.correct_top5 != nullptr) args.correct_top5[i] = count(loss::value_top5(members, i));
+}
+
+template <class T, int kTeam>
+__global__ void __launch_bounds__(kTeam == kWarp ? loss::kRowsInBlock * kWarp : kTeam,
+                                  kTeam <= 128 && !std::is_same_v<T, double> ? 4 : 1)
+    loss_kernel(const __grid_constant__ CohortLossArgs args, const __grid_constant__ Layout layout,
+                double* partial, int branch) {
+  using A = Accumulator<T>;
+  constexpr int kLanes = kTeam == kWarp ? loss::kRowsInBlock : 1;
+  SIMT_SHARED(Plan<A>, plan, [1]);
+  SIMT_SHARED_DYN(raw);
+  double* const slots = reinterpret_cast<double*>(raw);  // [kLanes][num_values]
+  const int thread = static_cast<int>(threadIdx.x);
+  const int team = thread / kTeam;
+  for (int v = thread; v < kLanes * layout.num_values; v += static_cast<int>(blockDim.x)) slots[v] = 0;
+  const std::int64_t valid = count_valid(args);
+  Row<T, kTeam> row(args, plan[0], layout,
+                    raw + layout.first_team + static_cast<unsigned>(team) * layout.team);
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * layout.iterations * kLanes;
+  // The first row is on its way while a warp prepares the plan.
+  if (first + team < args.shape.rows) row.load(first + team);
+  if (thread < kWarp) make_plan(args, valid, plan[0]);
+  __syncthreads();
+  for (int iteration = 0; iteration < layout.iterations; ++iteration) {
+    for (int lane = team; lane < kLanes; lane += layout.teams) {
+      const std::int64_t b = first + iteration * kLanes + lane;
+      if (b >= args.shape.rows) break;
+      if (iteration != 0 || lane != team) row.load(b);
+      if (b < valid) {
+        row.run(slots + lane * layout.num_values);
+      } else {
+        row.skip();
+      }
+    }
+  }
+  __syncthreads();
+  for (int v = thread; v < layout.num_values; v += static_cast<int>(blockDim.x)) {
+    double sum = slots[v];
+    for (int lane = 1; lane < kLanes; ++lane) sum += slots[lane * layout.num_values + v];
+    partial[v * gridDim.x + blockIdx.x] = sum;
+  }
+  if (last_block(&finished[branch], gridDim.x)) finish<A>(args, valid, partial, slots);
+}
+
+// --- host ---
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+std::size_t round_up(std::size_t bytes) {
+  return (bytes + 15) / 16 * 16;
+}
+
+// Threads of a row, and rows of a block: functions of the shape's rows, classes and dtype alone, because the
+// order of sums follows from them.
+int team_of(const CohortLossShape& shape) {
+  if (shape.classes <= 256) return kWarp;
+  return shape.classes <= 2048 ? 128 : shape.dtype == DType::f64 ? 256 : 512;  // f64: registers
+}
+
+struct Grid {
+  int rows_in_block, iterations;
+  std::int64_t blocks;
+};
+
+Grid grid_of(const CohortLossShape& shape) {
+  Grid grid{};
+  grid.rows_in_block = team_of(shape) == kWarp ? loss::kRowsInBlock : 1;
+  grid.iterations =
+      static_cast<int>(std::max<std::int64_t>(1, ceil_div(shape.rows, kMaxBlocks * grid.rows_in_block)));
+  grid.blocks =
+      std::max<std::int64_t>(1, ceil_div(shape.rows, std::int64_t{grid.rows_in_block} * grid.iterations));
+  return grid;
+}
+
+// What does not fit into shared memory is computed or read again, softmaxes first.
+template <class T>
+Layout layout_of(const CohortLossArgs& args, std::size_t& shared) {
+  using A = Accumulator<T>;
+  const CohortLossShape& shape = args.shape;
+  const Grid grid = grid_of(shape);
+  const int team = team_of(shape);
+  const auto members = static_cast<std::size_t>(shape.members);
+  Layout layout;
+  layout.iterations = grid.iterations;
+  layout.num_values = loss::count_values(shape.members);
+  const std::int64_t group = 16 / sizeof(T);
+  layout.padded = static_cast<int>(ceil_div(shape.classes, group) * group);
+  const auto partials =
+      static_cast<std::size_t>(team / kWarp * loss::Partials<A, kWarp>::size(shape.members));
+  const bool target = args.target_rule != TargetRule::kNone;
+  layout.kept = args.kl_weight != nullptr || target || args.all_pairs;
+  const auto place = [&](int teams, bool staged, bool kept) {
+    layout.teams = teams;
+    layout.staged = staged;
+    layout.kept = kept;
+    std::size_t at = round_up(members * sizeof(loss::Member<A>));
+    const auto next = [&](unsigned& offset, std::size_t bytes) {
+      offset = static_cast<unsigned>(at);
+      at += round_up(bytes);
+    };
+    const auto padded = static_cast<std::size_t>(layout.padded);
+    next(layout.partial, partials * sizeof(A));
+    next(layout.kl, args.attached ? members * members * sizeof(A) : 0);
+    next(layout.stage, staged ? members * padded * sizeof(T) : 0);
+    next(layout.soft, kept ? (members + (target ? 1 : 0)) * padded * sizeof(A) : 0);
+    layout.team = static_cast<unsigned>(at);
+    layout.first_team = static_cast<unsigned>(
+        round_up(static_cast<std::size_t>(grid.rows_in_block * layout.num_values) * sizeof(double)));
+    shared = layout.first_team + static_cast<std::size_t>(teams) * at;
+    return shared <= kSharedLimit;
+  };
+  const bool keep = layout.kept;
+  for (int teams = grid.rows_in_block; teams >= 1; teams /= 2) {
+    if (place(teams, true, keep)) return layout;
+  }
+  if (place(1, true, false)) return layout;
+  place(1, false, false);
+  return layout;
+}
+
+template <class T, int kTeam>
+void launch(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
+  std::size_t shared = 0;
+  const Layout layout = layout_of<T>(args, shared);
+  const auto blocks = static_cast<unsigned>(grid_of(args.shape).blocks);
+  const auto threads = static_cast<unsigned>(kTeam * layout.teams);
+  simt::launch(loss_kernel<T, kTeam>, {.grid = blocks, .block = threads, .shared = shared, .stream = stream},
+               args, layout, reinterpret_cast<double*>(workspace.data()), stream.branch);
+}
+
+void validate(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
+  const CohortLossShape& s = args.shape;
+  check(s.members >= 1 && s.members <= kMaxMembers, "cohort_loss: members must be in [1, 16]");
+  check(s.rows >= 0 && s.classes >= 1, "cohort_loss: rows must not be negative, classes must be positive");
+  check(s.classes < (std::int64_t{1} << 24), "cohort_loss: too many classes");
+  check(args.temperature > 0, "cohort_loss: temperature must be positive");
+  check(args.labels != nullptr, "cohort_loss: no labels");
+  check(args.mixed_member == nullptr || (args.mixed_labels != nullptr && args.mixed_weights != nullptr),
+        "cohort_loss: mixed_member without mixed labels and weights");
+  check(args.target_rule != TargetRule::kGiven || args.given_target != nullptr,
+        "cohort_loss: no given target");
+  check(args.target == nullptr || args.target_rule != TargetRule::kNone,
+        "cohort_loss: no rule for the target");
+  check(workspace.size() >= cohort_loss_workspace(stream, s), "cohort_loss: workspace too small");
+  check(stream.branch >= 0 && stream.branch < kMaxBranches, "cohort_loss: no such branch");
+}
+
+}  // namespace
+
+std::size_t cohort_loss_workspace(CudaStream, const CohortLossShape& shape) {
+  return static_cast<std::size_t>(loss::count_values(shape.members) * grid_of(shape).blocks) * sizeof(double);
+}
+
+void cohort_loss(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
+  validate(stream, args, workspace);
+  dispatch_float(args.shape.dtype, [&]<class T>(std::type_identity<T>) {
+    switch (team_of(args.shape)) {
+      case kWarp:
+        return launch<T, kWarp>(stream, args, workspace);
+      case 128:
+        return launch<T, 128>(stream, args, workspace);
+      default:
+        return launch < T, std::is_same_v<T, double> ? 256 : 512 > (stream, args, workspace);
+    }
+  });
+}
+
+}  // namespace cohort::kernels
