@@ -11,6 +11,8 @@
 // Every member gets its own draws with `independent` (invariant collaborative learning), else all batches
 // hold the same values. A sample's values depend on (seed, member, epoch, its index in the data set) only.
 //
+// The bits do not depend on the device. CUDA: one launch per 16 members.
+//
 // Bytes: read B*H*W*C per distinct batch, write M*B*H*W*C*size_of(dtype).
 //
 // Source: He et al., "Deep residual learning", CVPR 2016, section 4.2 (pad 4, crop 32, flip); DeVries and

@@ -16,10 +16,11 @@
 // Parameters are drawn once per batch, with `per_sample` once per row. All draws are addressed by (seed,
 // member, step, row): a resumed run repeats them.
 //
-// Determinism: element-wise; contrast sums one image's grey in order on one thread. Bits do not depend on
-// threads.
+// Determinism: element-wise, and one exact sum (an image's mean grey). Bits depend neither on threads nor on
+// the device.
 //
-// Bytes: about 3 * B*H*W*C*size_of(accumulator); nothing in steps without perturbation.
+// Bytes: about 3 * B*H*W*C*size_of(accumulator); nothing in steps without perturbation. CUDA: three launches
+// in all, at most 16 members.
 //
 // Sources: Competitive distillation (its stochastic perturbation); Zhang et al., mixup, 2018; Yun et al.,
 // CutMix, 2019; Takahashi et al., RICAP, 2018 (splice); Simard et al., 2003 (elastic); torchvision transforms

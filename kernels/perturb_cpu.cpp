@@ -58,20 +58,12 @@ struct Job {
   PerturbOp op;
   std::uint32_t member, step;
   PerturbSource<A> source;
+  PerturbUnits<A> units;
   const float* fields;  // (num_fields,H,W,2)
 
   PerturbDraw draw(std::int64_t b) const {
     return draw_perturb(op, args.options, args.seed, member, step, static_cast<std::uint32_t>(b), args.height,
                         args.width);
-  }
-  A to_domain(A value, int c) const {
-    if (args.options.domain == PerturbDomain::kNormalised) return value;
-    return value * static_cast<A>(args.normalisation.std[c]) + static_cast<A>(args.normalisation.mean[c]);
-  }
-  A from_domain(A value, int c) const {
-    if (args.options.domain == PerturbDomain::kNormalised) return value;
-    return (clamp01(value) - static_cast<A>(args.normalisation.mean[c])) /
-           static_cast<A>(args.normalisation.std[c]);
   }
 };
 
@@ -82,8 +74,7 @@ void make_elastic_fields(CpuStream stream, const PerturbArgs& args, std::uint32_
   const int radius = elastic_radius(args.options.elastic_sigma);
   float g[2 * kMaxElasticRadius + 1];
   const float squares = gaussian_weights(args.options.elastic_sigma, radius, g);
-  // Uniform noise in [-1, 1] has deviation 1/sqrt(3), which the two passes multiply by `squares`.
-  const float scale = 0.5F * args.options.elastic_alpha * 1.7320508F / squares;
+  const float scale = elastic_scale(args.options.elastic_alpha, squares);
   const std::int64_t rows = static_cast<std::int64_t>(num_fields(args)) * height;
   const std::int64_t row_floats = std::int64_t{width} * 2;
   parallel_for(stream, rows, 8, [&](std::int64_t begin, std::int64_t end) {
@@ -94,7 +85,7 @@ void make_elastic_fields(CpuStream stream, const PerturbArgs& args, std::uint32_
       for (std::int64_t j = 0; j < row_floats; ++j) {
         Rng rng(address,
                 static_cast<std::uint32_t>(first + j));  // one block per value: any thread can make it
-        fields[i * row_floats + j] = rng.uniform(-1.0F, 1.0F);
+        fields[i * row_floats + j] = draw_between(rng, -1.0F, 1.0F);
       }
     }
   });
@@ -105,8 +96,8 @@ void make_elastic_fields(CpuStream stream, const PerturbArgs& args, std::uint32_
         float sum[2] = {0.0F, 0.0F};
         for (int k = -radius; k <= radius; ++k) {
           const int other = reflect(x + k, width);
-          sum[0] += g[k + radius] * in[2 * other];
-          sum[1] += g[k + radius] * in[2 * other + 1];
+          sum[0] = std::fma(g[k + radius], in[2 * other], sum[0]);
+          sum[1] = std::fma(g[k + radius], in[2 * other + 1], sum[1]);
         }
         scratch[i * row_floats + 2 * x] = sum[0];
         scratch[i * row_floats + 2 * x + 1] = sum[1];
@@ -120,8 +111,9 @@ void make_elastic_fields(CpuStream stream, const PerturbArgs& args, std::uint32_
       std::fill(out, out + row_floats, 0.0F);
       for (int k = -radius; k <= radius; ++k) {
         const std::int64_t other = i - y + reflect(static_cast<int>(y) + k, height);
-        for (std::int64_t j = 0; j < row_floats; ++j)
-          out[j] += g[k + radius] * scratch[other * row_floats + j];
+        for (std::int64_t j = 0; j < row_floats; ++j) {
+          out[j] = std::fma(g[k + radius], scratch[other * row_floats + j], out[j]);
+        }
       }
       for (std::int64_t j = 0; j < row_floats; ++j) out[j] *= scale;
     }
@@ -155,8 +147,8 @@ void noise_row(const Job<A>& job, std::int64_t b, T* out) {
   int c = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     if (i % 4 == 0) four_normals(address, static_cast<std::uint32_t>(i / 4), normals);
-    const A value = clamp01(job.to_domain(in[i], c) + sigma * static_cast<A>(normals[i % 4]));
-    out[i] = T(job.from_domain(value, c));
+    const A value = clamp01(std::fma(sigma, static_cast<A>(normals[i % 4]), job.units.into(in[i], c)));
+    out[i] = T(job.units.back(value, c));
     c = c + 1 == s.channels ? 0 : c + 1;
   }
 }
@@ -168,15 +160,14 @@ void jitter_row(const Job<A>& job, std::int64_t b, A* image) {
   const int channels = job.args.channels;
   const std::int64_t pixels = std::int64_t{job.args.height} * job.args.width;
   for (std::int64_t p = 0; p < pixels; ++p) {
-    for (int c = 0; c < channels; ++c) image[p * channels + c] = job.to_domain(image[p * channels + c], c);
+    for (int c = 0; c < channels; ++c) image[p * channels + c] = job.units.into(image[p * channels + c], c);
   }
   for (const int which : draw.order) {
     double mean = 0.0;
     if (which == 1) {
-      for (std::int64_t p = 0; p < pixels; ++p) {
-        mean += static_cast<double>(grey(image + p * channels, channels));
-      }
-      mean /= static_cast<double>(pixels);
+      std::int64_t sum = 0;
+      for (std::int64_t p = 0; p < pixels; ++p) sum += grey_units(grey(image + p * channels, channels));
+      mean = mean_of_units(sum, pixels);
     }
     for (std::int64_t p = 0; p < pixels; ++p) {
       jitter_pixel(which, static_cast<A>(draw.factor[which]), static_cast<A>(mean), channels,
@@ -203,11 +194,12 @@ void blur_row(const Job<A>& job, std::int64_t b, T* out) {
         for (int j = -ry; j <= ry; ++j) {
           A row = A(0);
           for (int i = -rx; i <= rx; ++i) {
-            row += static_cast<A>(gx[i + rx]) * s.at(b, reflect(y + j, s.height), reflect(x + i, s.width), c);
+            row = std::fma(static_cast<A>(gx[i + rx]),
+                           s.at(b, reflect(y + j, s.height), reflect(x + i, s.width), c), row);
           }
-          sum += static_cast<A>(gy[j + ry]) * row;
+          sum = std::fma(static_cast<A>(gy[j + ry]), row, sum);
         }
-        *out++ = T(job.from_domain(sum, c));
+        *out++ = T(job.units.back(sum, c));
       }
     }
   }
@@ -259,12 +251,9 @@ void perturb(CpuStream stream, const PerturbArgs& args, Workspace workspace) {
              static_cast<std::uint32_t>(member),
              static_cast<std::uint32_t>(*args.step),
              {copy, args.permutations, args.batch_size, args.height, args.width, args.channels},
+             {args.options.domain, args.normalisation},
              op == PerturbOp::kElastic ? fields : nullptr};
-  for (int c = 0; c < args.channels; ++c) {
-    const bool pixel = args.options.domain == PerturbDomain::kPixel;
-    job.source.fill[c] =
-        pixel ? normalise<A>(0, args.normalisation.mean[c], args.normalisation.std[c]) : A(0);
-  }
+  job.source.set_black(args.options.domain, args.normalisation);
   parallel_for(stream, rows, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin * pixels; i < end * pixels; ++i) copy[i] = static_cast<A>(batch[i]);
     for (std::int64_t b = begin; op == PerturbOp::kJitter && b < end; ++b)

@@ -5,6 +5,9 @@
 // per-channel normalisation and work on the batch as it is, with black as fill. Noise and colours are
 // computed on pixels in [0, 1] (PerturbDomain::kPixel) or, as the authors' code does, on the normalised
 // values (kNormalised).
+//
+// Draws and values are the same bits on every device: every product that meets an addition is a std::fma, the
+// elementary functions are those of kernels/base/portable_math.h, and an image's mean grey is an exact sum.
 #pragma once
 
 #include <cmath>
@@ -12,6 +15,7 @@
 
 #include "kernels/augment_math.h"
 #include "kernels/base/philox.h"
+#include "kernels/base/portable_math.h"
 
 namespace cohort::kernels {
 
@@ -84,6 +88,7 @@ struct PerturbOptions {
   float blur_low = 0.1F, blur_high = 1.0F;  // standard deviation in pixels
 };
 inline constexpr int kMaxBlur = 15;
+inline constexpr float kDegree = 0.017453293F;
 inline constexpr int kMaxElasticRadius = 64;
 
 // The pool of the paper. Displacement, smoothing and blur grow with the image.
@@ -142,19 +147,24 @@ COHORT_HOST_DEVICE inline A clamp01(A x) {
   return x < A(0) ? A(0) : x > A(1) ? A(1) : x;
 }
 
-// source = centre + L (output - centre - shift), L = (a b; c d).
+// Uniform in [low, high).
+COHORT_HOST_DEVICE inline float draw_between(Rng& rng, float low, float high) {
+  return std::fma(high - low, rng.uniform(), low);
+}
+
+// source = centre + L (output - centre - shift), L = (a b; c d); shifts as shares of the size.
 COHORT_HOST_DEVICE inline void set_matrix(PerturbDraw& draw, float a, float b, float c, float d,
                                           float shift_x, float shift_y, int height, int width) {
   const float cx = 0.5F * static_cast<float>(width - 1);
   const float cy = 0.5F * static_cast<float>(height - 1);
-  const float ox = -cx - shift_x;
-  const float oy = -cy - shift_y;
+  const float ox = -std::fma(static_cast<float>(width), shift_x, cx);
+  const float oy = -std::fma(static_cast<float>(height), shift_y, cy);
   draw.matrix[0] = a;
   draw.matrix[1] = b;
-  draw.matrix[2] = cx + a * ox + b * oy;
+  draw.matrix[2] = std::fma(b, oy, std::fma(a, ox, cx));
   draw.matrix[3] = c;
   draw.matrix[4] = d;
-  draw.matrix[5] = cy + c * ox + d * oy;
+  draw.matrix[5] = std::fma(d, oy, std::fma(c, ox, cy));
 }
 
 COHORT_HOST_DEVICE inline void draw_cutmix(PerturbDraw& draw, Rng& rng, int height, int width) {
@@ -170,8 +180,8 @@ COHORT_HOST_DEVICE inline void draw_cutmix(PerturbDraw& draw, Rng& rng, int heig
 }
 
 COHORT_HOST_DEVICE inline void draw_splice(PerturbDraw& draw, Rng& rng, int height, int width) {
-  draw.x0 = static_cast<int>(rng.uniform(0.3F, 0.7F) * static_cast<float>(width) + 0.5F);
-  draw.y0 = static_cast<int>(rng.uniform(0.3F, 0.7F) * static_cast<float>(height) + 0.5F);
+  draw.x0 = static_cast<int>(std::fma(draw_between(rng, 0.3F, 0.7F), static_cast<float>(width), 0.5F));
+  draw.y0 = static_cast<int>(std::fma(draw_between(rng, 0.3F, 0.7F), static_cast<float>(height), 0.5F));
   for (int k = 0; k < 4; ++k) {
     const int part_width = (k & 1) == 0 ? draw.x0 : width - draw.x0;
     const int part_height = (k & 2) == 0 ? draw.y0 : height - draw.y0;
@@ -182,12 +192,14 @@ COHORT_HOST_DEVICE inline void draw_splice(PerturbDraw& draw, Rng& rng, int heig
 
 COHORT_HOST_DEVICE inline void draw_crop(const PerturbOptions& options, PerturbDraw& draw, Rng& rng,
                                          int height, int width) {
-  const float area = rng.uniform(options.crop_low, options.crop_high);
-  const float aspect = std::exp(rng.uniform(-1.0F, 1.0F) * 0.28768207F);  // log(4/3)
-  const int box_width =
-      clamp_int(static_cast<int>(std::sqrt(area * aspect) * static_cast<float>(width) + 0.5F), 1, width);
-  const int box_height =
-      clamp_int(static_cast<int>(std::sqrt(area / aspect) * static_cast<float>(height) + 0.5F), 1, height);
+  constexpr double kLogOfMost = 0.28768207245178090;  // log(4/3): sides between 3:4 and 4:3
+  const float area = draw_between(rng, options.crop_low, options.crop_high);
+  const double tilt = static_cast<double>(draw_between(rng, -1.0F, 1.0F));
+  const float aspect = static_cast<float>(portable_exp(tilt * kLogOfMost));
+  const float wide = std::fma(std::sqrt(area * aspect), static_cast<float>(width), 0.5F);
+  const float high = std::fma(std::sqrt(area / aspect), static_cast<float>(height), 0.5F);
+  const int box_width = clamp_int(static_cast<int>(wide), 1, width);
+  const int box_height = clamp_int(static_cast<int>(high), 1, height);
   draw.x0 = static_cast<int>(rng.below(static_cast<std::uint32_t>(width - box_width + 1)));
   draw.y0 = static_cast<int>(rng.below(static_cast<std::uint32_t>(height - box_height + 1)));
   draw.x1 = draw.x0 + box_width;
@@ -195,11 +207,11 @@ COHORT_HOST_DEVICE inline void draw_crop(const PerturbOptions& options, PerturbD
 }
 
 COHORT_HOST_DEVICE inline void draw_jitter(const PerturbOptions& options, PerturbDraw& draw, Rng& rng) {
-  draw.factor[0] = 1.0F + rng.uniform(-options.brightness, options.brightness);
-  draw.factor[1] = 1.0F + rng.uniform(-options.contrast, options.contrast);
-  draw.factor[2] = 1.0F + rng.uniform(-options.saturation, options.saturation);
-  draw.factor[3] = rng.uniform(-options.hue, options.hue);
-  draw.sigma = rng.uniform(options.blur_low, options.blur_high);
+  draw.factor[0] = 1.0F + draw_between(rng, -options.brightness, options.brightness);
+  draw.factor[1] = 1.0F + draw_between(rng, -options.contrast, options.contrast);
+  draw.factor[2] = 1.0F + draw_between(rng, -options.saturation, options.saturation);
+  draw.factor[3] = draw_between(rng, -options.hue, options.hue);
+  draw.sigma = draw_between(rng, options.blur_low, options.blur_high);
   for (int i = 3; i > 0; --i) {
     const int j = static_cast<int>(rng.below(static_cast<std::uint32_t>(i + 1)));
     const int other = draw.order[j];
@@ -208,13 +220,34 @@ COHORT_HOST_DEVICE inline void draw_jitter(const PerturbOptions& options, Pertur
   }
 }
 
+COHORT_HOST_DEVICE inline void draw_affine(const PerturbOptions& options, PerturbDraw& draw, Rng& rng,
+                                           int height, int width) {
+  double sine, cosine;
+  portable_sine_cosine(static_cast<double>(kDegree * draw_between(rng, -options.shear, options.shear)), sine,
+                       cosine);
+  const float shift_x = draw_between(rng, -options.translate, options.translate);
+  const float shift_y = draw_between(rng, -options.translate, options.translate);
+  const float inverse = 1.0F / draw_between(rng, options.scale_low, options.scale_high);
+  set_matrix(draw, inverse, inverse * static_cast<float>(sine / cosine), 0.0F, inverse, shift_x, shift_y,
+             height, width);
+}
+
+COHORT_HOST_DEVICE inline void draw_rotate(const PerturbOptions& options, PerturbDraw& draw, Rng& rng,
+                                           int height, int width) {
+  double sine, cosine;
+  portable_sine_cosine(static_cast<double>(kDegree * draw_between(rng, -options.rotation, options.rotation)),
+                       sine, cosine);
+  const float s = static_cast<float>(sine);
+  const float c = static_cast<float>(cosine);
+  set_matrix(draw, c, -s, s, c, 0.0F, 0.0F, height, width);
+}
+
 // The parameters for `row` of the batch (0 when drawn once per batch). Mixing weights are Beta(1,1), that is
 // uniform.
 COHORT_HOST_DEVICE inline PerturbDraw draw_perturb(PerturbOp op, const PerturbOptions& options,
                                                    std::uint64_t seed, std::uint32_t member,
                                                    std::uint32_t step, std::uint32_t row, int height,
                                                    int width) {
-  constexpr float kDegree = 0.017453293F;
   Rng rng(RngAddress{seed, RngPurpose::kPerturb, member, step, options.per_sample ? row : 0U,
                      static_cast<std::uint32_t>(op)});
   PerturbDraw draw;
@@ -229,26 +262,17 @@ COHORT_HOST_DEVICE inline PerturbDraw draw_perturb(PerturbOp op, const PerturbOp
       draw_splice(draw, rng, height, width);
       break;
     case PerturbOp::kNoise:
-      draw.sigma = rng.uniform(options.noise_low, options.noise_high);
+      draw.sigma = draw_between(rng, options.noise_low, options.noise_high);
       break;
-    case PerturbOp::kAffine: {
-      const float slope = std::tan(kDegree * rng.uniform(-options.shear, options.shear));
-      const float shift_x = static_cast<float>(width) * rng.uniform(-options.translate, options.translate);
-      const float shift_y = static_cast<float>(height) * rng.uniform(-options.translate, options.translate);
-      const float inverse = 1.0F / rng.uniform(options.scale_low, options.scale_high);
-      set_matrix(draw, inverse, inverse * slope, 0.0F, inverse, shift_x, shift_y, height, width);
+    case PerturbOp::kAffine:
+      draw_affine(options, draw, rng, height, width);
       break;
-    }
     case PerturbOp::kCrop:
       draw_crop(options, draw, rng, height, width);
       break;
-    case PerturbOp::kRotate: {
-      const float angle = kDegree * rng.uniform(-options.rotation, options.rotation);
-      const float c = std::cos(angle);
-      const float s = std::sin(angle);
-      set_matrix(draw, c, -s, s, c, 0.0F, 0.0F, height, width);
+    case PerturbOp::kRotate:
+      draw_rotate(options, draw, rng, height, width);
       break;
-    }
     case PerturbOp::kJitter:
       draw_jitter(options, draw, rng);
       break;
@@ -312,6 +336,11 @@ struct PerturbSource {
   int height = 0, width = 0, channels = 0;
   A fill[kMaxImageChannels] = {};  // black
 
+  void set_black(PerturbDomain domain, const Normalisation& n) {
+    for (int c = 0; c < channels; ++c) {
+      fill[c] = domain == PerturbDomain::kPixel ? normalise<A>(0, n.mean[c], n.std[c]) : A(0);
+    }
+  }
   COHORT_HOST_DEVICE A at(std::int64_t b, int y, int x, int c) const {
     return images[((b * height + y) * width + x) * channels + c];
   }
@@ -352,9 +381,9 @@ COHORT_HOST_DEVICE inline A bilinear(const PerturbSource<A>& s, std::int64_t b, 
   const A v01 = tap(s, b, iy, ix + 1, c, border);
   const A v10 = tap(s, b, iy + 1, ix, c, border);
   const A v11 = tap(s, b, iy + 1, ix + 1, c, border);
-  const A top = v00 + wx * (v01 - v00);
-  const A bottom = v10 + wx * (v11 - v10);
-  return top + wy * (bottom - top);
+  const A top = std::fma(wx, v01 - v00, v00);
+  const A bottom = std::fma(wx, v11 - v10, v10);
+  return std::fma(wy, bottom - top, top);
 }
 
 // Value (y, x, c) of row b after a mixing or geometric operation. `field` is (H,W,2), displacements (dx, dy);
@@ -364,7 +393,7 @@ COHORT_HOST_DEVICE inline A moved_value(const PerturbSource<A>& s, const Perturb
                                         const float* field, std::int64_t b, int y, int x, int c) {
   if constexpr (kOp == PerturbOp::kMixup) {
     const A other = s.at(s.partner(0, b), y, x, c);
-    return other + static_cast<A>(draw.lambda) * (s.at(b, y, x, c) - other);
+    return std::fma(static_cast<A>(draw.lambda), s.at(b, y, x, c) - other, other);
   } else if constexpr (kOp == PerturbOp::kCutMix) {
     const bool foreign = x >= draw.x0 && x < draw.x1 && y >= draw.y0 && y < draw.y1;
     return s.at(foreign ? s.partner(0, b) : b, y, x, c);
@@ -392,8 +421,8 @@ COHORT_HOST_DEVICE inline A moved_value(const PerturbSource<A>& s, const Perturb
   } else {
     const float fx = static_cast<float>(x);
     const float fy = static_cast<float>(y);
-    const float u = draw.matrix[0] * fx + draw.matrix[1] * fy + draw.matrix[2];
-    const float v = draw.matrix[3] * fx + draw.matrix[4] * fy + draw.matrix[5];
+    const float u = std::fma(draw.matrix[0], fx, std::fma(draw.matrix[1], fy, draw.matrix[2]));
+    const float v = std::fma(draw.matrix[3], fx, std::fma(draw.matrix[4], fy, draw.matrix[5]));
     if constexpr (kOp == PerturbOp::kAffine) return bilinear(s, b, v, u, c, Border::kFill);
     return tap(s, b, static_cast<int>(std::floor(v + 0.5F)), static_cast<int>(std::floor(u + 0.5F)), c,
                Border::kFill);
@@ -405,10 +434,11 @@ COHORT_HOST_DEVICE inline void four_normals(const RngAddress& address, std::uint
   Rng rng(address, block);
   for (int i = 0; i < 4; i += 2) {
     const float u = static_cast<float>((rng.bits() >> 8) + 1U) * 0x1p-24F;  // (0, 1]
-    const float angle = 6.283185307179586F * rng.uniform();
-    const float radius = std::sqrt(-2.0F * std::log(u));
-    out[i] = radius * std::cos(angle);
-    out[i + 1] = radius * std::sin(angle);
+    float sine, cosine;
+    portable_turn(rng.uniform(), sine, cosine);
+    const float radius = std::sqrt(-2.0F * portable_log(u));
+    out[i] = radius * cosine;
+    out[i + 1] = radius * sine;
   }
 }
 
@@ -426,13 +456,13 @@ COHORT_HOST_DEVICE inline RngAddress elastic_address(std::uint64_t seed, std::ui
 COHORT_HOST_DEVICE inline float gaussian_weights(float sigma, int radius, float* g) {
   float sum = 0.0F;
   for (int i = -radius; i <= radius; ++i) {
-    const float t = static_cast<float>(i) / sigma;
-    sum += g[i + radius] = std::exp(-0.5F * t * t);
+    const double t = static_cast<double>(static_cast<float>(i) / sigma);
+    sum += g[i + radius] = static_cast<float>(portable_exp(-0.5 * t * t));
   }
   float squares = 0.0F;
   for (int i = 0; i <= 2 * radius; ++i) {
     g[i] /= sum;
-    squares += g[i] * g[i];
+    squares = std::fma(g[i], g[i], squares);
   }
   return squares;
 }
@@ -441,12 +471,52 @@ COHORT_HOST_DEVICE inline int elastic_radius(float sigma) {
   return clamp_int(static_cast<int>(std::ceil(3.0F * sigma)), 0, kMaxElasticRadius);
 }
 
+// Uniform noise in [-1, 1] has deviation 1/sqrt(3), which smoothing along both axes multiplies by `squares`:
+// the factor that makes alpha two standard deviations.
+COHORT_HOST_DEVICE inline float elastic_scale(float alpha, float squares) {
+  return 0.5F * alpha * 1.7320508F / squares;
+}
+
+// Between the batch's normalised values and the domain of noise and colours.
+template <class A>
+struct PerturbUnits {
+  bool pixel = true;
+  A mean[kMaxImageChannels] = {};
+  A std[kMaxImageChannels] = {};
+
+  PerturbUnits() = default;
+  PerturbUnits(PerturbDomain domain, const Normalisation& n) : pixel(domain == PerturbDomain::kPixel) {
+    for (int c = 0; c < kMaxImageChannels; ++c) {
+      mean[c] = static_cast<A>(n.mean[c]);
+      std[c] = static_cast<A>(n.std[c]);
+    }
+  }
+  COHORT_HOST_DEVICE A into(A value, int c) const { return pixel ? std::fma(value, std[c], mean[c]) : value; }
+  COHORT_HOST_DEVICE A back(A value, int c) const {
+    return pixel ? (clamp01(value) - mean[c]) / std[c] : value;
+  }
+};
+
 // --- colours, as torchvision's ColorJitter ---
 
 template <class A>
 COHORT_HOST_DEVICE inline A grey(const A* rgb, int channels) {
   if (channels != 3) return rgb[0];
-  return A(0.2989F) * rgb[0] + A(0.587F) * rgb[1] + A(0.114F) * rgb[2];
+  return std::fma(A(0.114F), rgb[2], std::fma(A(0.587F), rgb[1], A(0.2989F) * rgb[0]));
+}
+
+// Greys are summed in units of 2^-32, so that the order of the sum does not matter. 2^17 pixels of up to 2^13
+// fit in 63 bits; values of images are below 10.
+template <class A>
+COHORT_HOST_DEVICE inline std::int64_t grey_units(A value) {
+  constexpr A kMost = A(8192);
+  value = value < kMost ? value : kMost;
+  value = value > -kMost ? value : -kMost;
+  return static_cast<std::int64_t>(value * A(4294967296.0));
+}
+
+COHORT_HOST_DEVICE inline double mean_of_units(std::int64_t sum, std::int64_t pixels) {
+  return static_cast<double>(sum) / (4294967296.0 * static_cast<double>(pixels));
 }
 
 template <class A>
@@ -458,13 +528,13 @@ COHORT_HOST_DEVICE inline void shift_hue(A* rgb, A shift) {
   A hue = high == rgb[0]   ? (rgb[1] - rgb[2]) / range
           : high == rgb[1] ? A(2) + (rgb[2] - rgb[0]) / range
                            : A(4) + (rgb[0] - rgb[1]) / range;
-  hue += A(6) * shift;
+  hue = std::fma(A(6), shift, hue);
   for (int c = 0; c < 3;
        ++c) {  // channel = high - range * clamp(min(k, 4 - k), 0, 1), k = (5 - 2c + hue) mod 6
     A k = hue + A(5 - 2 * c);
-    k -= A(6) * std::floor(k / A(6));
+    k = std::fma(A(-6), std::floor(k / A(6)), k);
     const A edge = k < A(4) - k ? k : A(4) - k;
-    rgb[c] = high - range * clamp01(edge);
+    rgb[c] = std::fma(-range, clamp01(edge), high);
   }
 }
 
@@ -478,7 +548,9 @@ COHORT_HOST_DEVICE inline void jitter_pixel(int which, A factor, A mean, int cha
   }
   if (which == 2 && channels != 3) return;
   const A other = which == 0 ? A(0) : which == 1 ? mean : grey(pixel, channels);
-  for (int c = 0; c < channels; ++c) pixel[c] = clamp01(factor * pixel[c] + (A(1) - factor) * other);
+  for (int c = 0; c < channels; ++c) {
+    pixel[c] = clamp01(std::fma(factor, pixel[c], (A(1) - factor) * other));
+  }
 }
 
 }  // namespace cohort::kernels

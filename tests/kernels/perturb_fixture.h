@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/perturb.h"
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 
@@ -14,8 +15,9 @@ inline constexpr Normalisation kTestNormalisation{{0.5, 0.4, 0.45, 0.3}, {0.25, 
 
 template <class T>
 struct PerturbRun {
-  PerturbRun(int num_members, std::int64_t batch, int height_, int width_, int channels_ = 3)
-      : height(height_), width(width_), channels(channels_), batch_size(batch) {
+  PerturbRun(test::Place place_, int num_members, std::int64_t batch, int height_, int width_,
+             int channels_ = 3)
+      : place(place_), height(height_), width(width_), channels(channels_), batch_size(batch) {
     const std::size_t count = static_cast<std::size_t>(batch) * pixels();
     test::Random random(11);
     for (std::size_t i = 0; i < count; ++i) {  // normalised values of pixels
@@ -24,7 +26,6 @@ struct PerturbRun {
       clean.push_back(T((pixel - kTestNormalisation.mean[c]) / kTestNormalisation.std[c]));
     }
     for (int m = 0; m < num_members; ++m) batches.emplace_back(clean);
-    for (auto& b : batches) pointers.push_back(b.data());
     labels = random.integers<std::int32_t>(static_cast<std::size_t>(batch), 0, 9);
   }
 
@@ -32,38 +33,14 @@ struct PerturbRun {
   void reset() {
     for (auto& b : batches) std::copy(clean.begin(), clean.end(), b.data());
   }
-  PerturbArgs args() {
-    return {.batches = pointers,
-            .labels = labels.data(),
-            .step = &step,
-            .valid_rows = &valid,
-            .member = member.data(),
-            .operation = operation.data(),
-            .moved_member = moved_member.data(),
-            .mixed_labels = mixed_labels.data(),
-            .label_weights = weights.data(),
-            .permutations = permutations.data(),
-            .batch_size = batch_size,
-            .height = height,
-            .width = width,
-            .channels = channels,
-            .dtype = dtype_of<T>(),
-            .seed = seed,
-            .options = options,
-            .normalisation = kTestNormalisation};
+  void plan() {
+    call([](auto stream, const PerturbArgs& args, Workspace workspace) {
+      perturb_plan(stream, args, workspace);
+    });
   }
-  void plan(CpuStream stream = {}) {
-    const PerturbArgs a = args();
-    test::Scratch scratch(perturb_workspace(a));
-    perturb_plan(stream, a, scratch.span());
-    EXPECT_TRUE(scratch.intact());
-  }
-  void run(CpuStream stream = {}) {
-    plan(stream);
-    const PerturbArgs a = args();
-    test::Scratch scratch(perturb_workspace(a));
-    perturb(stream, a, scratch.span());
-    EXPECT_TRUE(scratch.intact());
+  void run() {
+    plan();
+    call([](auto stream, const PerturbArgs& args, Workspace workspace) { perturb(stream, args, workspace); });
     for (const auto& b : batches) EXPECT_TRUE(b.intact());
     EXPECT_TRUE(member.intact() && operation.intact() && moved_member.intact() && mixed_labels.intact() &&
                 weights.intact() && permutations.intact());
@@ -86,6 +63,7 @@ struct PerturbRun {
     return permutations[static_cast<std::size_t>(k * batch_size + b)];
   }
 
+  test::Place place;
   int height, width, channels;
   std::int64_t batch_size;
   std::uint64_t seed = 99;
@@ -94,12 +72,42 @@ struct PerturbRun {
   PerturbOptions options = paper_perturbation(32);
   std::vector<T> clean;
   std::vector<test::Guarded<T>> batches;
-  std::vector<void*> pointers;
   std::vector<std::int32_t> labels;
   test::Guarded<std::int32_t> member{1}, operation{1}, moved_member{1};
   test::Guarded<std::int32_t> mixed_labels{static_cast<std::size_t>(batch_size * 4)};
   test::Guarded<Accumulator<T>> weights{static_cast<std::size_t>(batch_size * 4)};
   test::Guarded<std::int32_t> permutations{static_cast<std::size_t>(batch_size * 3)};
+
+ private:
+  // Calls a kernel on buffers of `place`, with scratch memory of exactly the size it asks for.
+  template <class F>
+  void call(F&& kernel) {
+    const std::vector<std::int32_t> steps{step}, valid_rows{valid};
+    test::OnDevice on(place);
+    std::vector<void*> pointers;
+    for (auto& b : batches) pointers.push_back(on(b));
+    const PerturbArgs args{.batches = pointers,
+                           .labels = on(labels),
+                           .step = on(steps),
+                           .valid_rows = on(valid_rows),
+                           .member = on(member),
+                           .operation = on(operation),
+                           .moved_member = on(moved_member),
+                           .mixed_labels = on(mixed_labels),
+                           .label_weights = on(weights),
+                           .permutations = on(permutations),
+                           .batch_size = batch_size,
+                           .height = height,
+                           .width = width,
+                           .channels = channels,
+                           .dtype = dtype_of<T>(),
+                           .seed = seed,
+                           .options = options,
+                           .normalisation = kTestNormalisation};
+    test::Scratch scratch(perturb_workspace(args));
+    on.run([&](auto stream) { kernel(stream, args, on(scratch)); });
+    EXPECT_TRUE(scratch.intact());
+  }
 };
 
 }  // namespace cohort::kernels

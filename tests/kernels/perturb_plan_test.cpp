@@ -16,6 +16,9 @@
 namespace cohort::kernels {
 namespace {
 
+class PerturbPlan : public test::DeviceTest {};
+COHORT_INSTANTIATE_DEVICES(PerturbPlan);
+
 double chi_square(const std::vector<int>& counts) {
   const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
   double sum = 0.0;
@@ -42,7 +45,7 @@ void expect_uniform(std::vector<double> values, double low, double high) {
   EXPECT_LE(values.back(), high + 1e-6);
 }
 
-TEST(PerturbPlan, MembersAndOperationsAreUniformAndIndependent) {
+TEST(PerturbDraws, MembersAndOperationsAreUniformAndIndependent) {
   const PerturbOptions options = all_perturbations(32);
   std::vector<int> counts(11 * 4, 0);
   for (std::uint32_t step = 0; step < 44'000; ++step) {
@@ -54,7 +57,7 @@ TEST(PerturbPlan, MembersAndOperationsAreUniformAndIndependent) {
   expect_uniform(counts);
 }
 
-TEST(PerturbPlan, Pools) {
+TEST(PerturbDraws, Pools) {
   auto ops_of = [](const PerturbOptions& options) {
     std::set<int> ops;
     for (std::uint32_t step = 0; step < 2000; ++step) {
@@ -77,7 +80,7 @@ TEST(PerturbPlan, Pools) {
   EXPECT_TRUE(choose_perturbation(custom, 1, 0, 2).member < 0);
 }
 
-TEST(PerturbPlan, InfoTableAgreesWithTheFlags) {
+TEST(PerturbDraws, InfoTableAgreesWithTheFlags) {
   for (int i = 0; i < kNumPerturbOps; ++i) {
     EXPECT_EQ(static_cast<int>(kPerturbInfos[i].op), i + 1);
     EXPECT_EQ(is_geometric(kPerturbInfos[i].op), kPerturbInfos[i].geometric) << kPerturbInfos[i].name;
@@ -86,7 +89,7 @@ TEST(PerturbPlan, InfoTableAgreesWithTheFlags) {
   EXPECT_FALSE(is_geometric(PerturbOp::kNone) || mixes_labels(PerturbOp::kNone));
 }
 
-TEST(PerturbPlan, ParametersHaveTheStatedDistributions) {
+TEST(PerturbDraws, ParametersHaveTheStatedDistributions) {
   const PerturbOptions o = paper_perturbation(32);
   std::map<std::string, std::vector<double>> values;
   std::vector<int> crop_left(100, 0), orders(24, 0);
@@ -146,7 +149,7 @@ TEST(PerturbPlan, ParametersHaveTheStatedDistributions) {
 
 // E[box area / image] of CutMix before clipping is 1/2; clipping with a uniform centre leaves, per axis with
 // box side s, s - s^2/4, squared and averaged over s = sqrt(1 - u): E[(s - s^2/4)^2] = 1/2 - 1/5 + 1/48.
-TEST(PerturbPlan, CutMixBoxesHaveTheExpectedArea) {
+TEST(PerturbDraws, CutMixBoxesHaveTheExpectedArea) {
   const PerturbOptions options;
   double sum = 0.0;
   constexpr int kDraws = 40'000;
@@ -157,8 +160,8 @@ TEST(PerturbPlan, CutMixBoxesHaveTheExpectedArea) {
   EXPECT_NEAR(sum / kDraws, 0.5 - 0.2 + 1.0 / 48.0, 0.007);
 }
 
-TEST(PerturbPlan, NamesTheMemberWhoseMapsCannotBeCompared) {
-  PerturbRun<float> run(3, 4, 8, 8);
+TEST_P(PerturbPlan, NamesTheMemberWhoseMapsCannotBeCompared) {
+  PerturbRun<float> run(GetParam(), 3, 4, 8, 8);
   run.options = all_perturbations(32);
   run.options.period = 2;
   for (run.step = 0; run.step < 60; ++run.step) {
@@ -168,8 +171,8 @@ TEST(PerturbPlan, NamesTheMemberWhoseMapsCannotBeCompared) {
   }
 }
 
-TEST(PerturbPlan, PermutationsAreUniform) {
-  PerturbRun<float> run(2, 4, 2, 2);
+TEST(PerturbDraws, PermutationsAreUniform) {
+  PerturbRun<float> run(test::Device::kCpu, 2, 4, 2, 2);
   std::vector<int> counts(24, 0), joint(16, 0);
   for (run.step = 0; run.step < 12'000; ++run.step) {
     run.plan();
@@ -193,10 +196,10 @@ TEST(PerturbPlan, PermutationsAreUniform) {
 
 // Image b is the constant b, so that pixels tell where they came from: label weights are the shares of the
 // pixels.
-TEST(PerturbPlan, LabelWeightsMatchTheImages) {
+TEST_P(PerturbPlan, LabelWeightsMatchTheImages) {
   for (const PerturbOp op : {PerturbOp::kMixup, PerturbOp::kCutMix, PerturbOp::kSplice}) {
     for (const bool per_sample : {false, true}) {
-      PerturbRun<double> run(2, 8, 32, 32);
+      PerturbRun<double> run(GetParam(), 2, 8, 32, 32);
       run.only(op);
       run.options.per_sample = per_sample;
       for (std::size_t i = 0; i < run.clean.size(); ++i) run.clean[i] = static_cast<double>(i / run.pixels());
@@ -237,8 +240,8 @@ TEST(PerturbPlan, LabelWeightsMatchTheImages) {
   }
 }
 
-TEST(PerturbPlan, TargetsArePlainWhereNothingIsMixed) {
-  PerturbRun<float> run(3, 5, 8, 8);
+TEST_P(PerturbPlan, TargetsArePlainWhereNothingIsMixed) {
+  PerturbRun<float> run(GetParam(), 3, 5, 8, 8);
   for (const PerturbOp op : {PerturbOp::kNoise, PerturbOp::kFlipX, PerturbOp::kElastic}) {
     run.only(op);
     run.plan();
@@ -257,10 +260,10 @@ TEST(PerturbPlan, TargetsArePlainWhereNothingIsMixed) {
   for (const auto& batch : run.batches) EXPECT_EQ(batch.values(), run.clean);
 }
 
-TEST(PerturbPlan, DependsOnSeedAndStepOnly) {
-  auto sequence = [](std::uint64_t seed, std::int32_t first) {
+TEST_P(PerturbPlan, DependsOnSeedAndStepOnly) {
+  auto sequence = [this](std::uint64_t seed, std::int32_t first) {
     std::vector<float> all;
-    PerturbRun<float> run(3, 6, 8, 8);
+    PerturbRun<float> run(GetParam(), 3, 6, 8, 8);
     run.options = all_perturbations(32);
     run.seed = seed;
     for (run.step = first; run.step < 24; ++run.step) {
@@ -280,6 +283,33 @@ TEST(PerturbPlan, DependsOnSeedAndStepOnly) {
   EXPECT_TRUE(test::same_bits(whole, sequence(1, 0)));
   EXPECT_TRUE(std::equal(resumed.rbegin(), resumed.rend(), whole.rbegin()));
   EXPECT_NE(whole, sequence(2, 0));
+}
+
+// Every word that a plan writes, also for batches of several blocks and with a short last batch.
+TEST_P(PerturbPlan, HasTheBitsOfTheCpu) {
+  for (const std::int64_t batch : {1, 7, 255, 257, 600}) {
+    for (const bool per_sample : {false, true}) {
+      for (std::int32_t step = 0; step < 12; ++step) {
+        SCOPED_TRACE(testing::Message() << "batch " << batch << " step " << step);
+        PerturbRun<float> expected(test::Device::kCpu, 3, batch, 8, 8, 1),
+            actual(GetParam(), 3, batch, 8, 8, 1);
+        for (PerturbRun<float>* run : {&expected, &actual}) {
+          run->options = all_perturbations(32);
+          run->options.period = 3;
+          run->options.per_sample = per_sample;
+          run->step = step;
+          run->valid = static_cast<std::int32_t>(step % 2 == 0 ? batch : batch * 2 / 3);
+          run->plan();
+        }
+        EXPECT_EQ(actual.member[0], expected.member[0]);
+        EXPECT_EQ(actual.operation[0], expected.operation[0]);
+        EXPECT_EQ(actual.moved_member[0], expected.moved_member[0]);
+        EXPECT_EQ(actual.permutations.values(), expected.permutations.values());
+        EXPECT_EQ(actual.mixed_labels.values(), expected.mixed_labels.values());
+        EXPECT_TRUE(test::same_bits(actual.weights.values(), expected.weights.values()));
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -20,6 +20,9 @@ constexpr PerturbOp kAllOps[] = {PerturbOp::kMixup, PerturbOp::kCutMix,  Perturb
                                  PerturbOp::kCrop,  PerturbOp::kRotate,  PerturbOp::kFlipX,
                                  PerturbOp::kFlipY, PerturbOp::kJitter};
 
+class Perturb : public test::DeviceTest {};
+COHORT_INSTANTIATE_DEVICES(Perturb);
+
 double black(int c) {
   return -kTestNormalisation.mean[c] / kTestNormalisation.std[c];
 }
@@ -160,12 +163,12 @@ constexpr PerturbOp kMovers[] = {PerturbOp::kMixup,  PerturbOp::kCutMix, Perturb
                                  PerturbOp::kAffine, PerturbOp::kCrop,   PerturbOp::kRotate,
                                  PerturbOp::kFlipX,  PerturbOp::kFlipY};
 
-TEST(Perturb, MovesAndMixesMatchTheReference) {
+TEST_P(Perturb, MovesAndMixesMatchTheReference) {
   for (const PerturbOp op : kMovers) {
     for (const bool per_sample : {false, true}) {
-      PerturbRun<float> f32(2, 7, 32, 32);
-      PerturbRun<bf16> bf(2, 3, 32, 32);
-      PerturbRun<double> f64(2, 3, 32, 32);
+      PerturbRun<float> f32(GetParam(), 2, 7, 32, 32);
+      PerturbRun<bf16> bf(GetParam(), 2, 3, 32, 32);
+      PerturbRun<double> f64(GetParam(), 2, 3, 32, 32);
       f32.options.per_sample = bf.options.per_sample = f64.options.per_sample = per_sample;
       for (std::int32_t step = 0; step < 4; ++step) {
         f32.step = bf.step = f64.step = step;
@@ -177,20 +180,20 @@ TEST(Perturb, MovesAndMixesMatchTheReference) {
   }
 }
 
-TEST(Perturb, AwkwardSizes) {
+TEST_P(Perturb, AwkwardSizes) {
   for (const PerturbOp op : kMovers) {
     for (const int size : {1, 2, 3, 7, 31, 33}) {
-      PerturbRun<float> run(1, 3, size, size + 3, size % 4 + 1);
+      PerturbRun<float> run(GetParam(), 1, 3, size, size + 3, size % 4 + 1);
       run.options.per_sample = true;
       compare_moved(run, op);
-      compare_moved(run = PerturbRun<float>(1, 1, size + 2, size), op);
+      compare_moved(run = PerturbRun<float>(GetParam(), 1, 1, size + 2, size), op);
     }
   }
 }
 
-TEST(Perturb, ElasticMatchesTheReference) {
+TEST_P(Perturb, ElasticMatchesTheReference) {
   for (const bool per_sample : {false, true}) {
-    PerturbRun<float> run(1, 3, 17, 20);
+    PerturbRun<float> run(GetParam(), 1, 3, 17, 20);
     run.only(PerturbOp::kElastic);
     run.options.per_sample = per_sample;
     run.options.elastic_sigma = 2.0F;
@@ -233,9 +236,9 @@ TEST(Perturb, ElasticMatchesTheReference) {
 }
 
 // Displacements are as large as promised: most below alpha, and not nothing. A ramp image shows them.
-TEST(Perturb, ElasticDisplacementsHaveTheStatedSize) {
+TEST(PerturbDraws, ElasticDisplacementsHaveTheStatedSize) {
   for (const int size : {32, 224}) {
-    PerturbRun<float> run(1, 1, size, size, 1);
+    PerturbRun<float> run(test::Device::kCpu, 1, 1, size, size, 1);
     run.options = paper_perturbation(size);
     run.only(PerturbOp::kElastic);
     double squared = 0.0, count = 0.0;
@@ -261,9 +264,9 @@ TEST(Perturb, ElasticDisplacementsHaveTheStatedSize) {
   }
 }
 
-TEST(Perturb, NoiseMatchesTheReference) {
+TEST_P(Perturb, NoiseMatchesTheReference) {
   for (const PerturbDomain domain : {PerturbDomain::kPixel, PerturbDomain::kNormalised}) {
-    PerturbRun<double> run(1, 3, 9, 7);
+    PerturbRun<double> run(GetParam(), 1, 3, 9, 7);
     run.only(PerturbOp::kNoise);
     run.options.domain = domain;
     run.run();
@@ -309,9 +312,9 @@ void reference_hue(double* rgb, double shift) {
   std::copy(table[sector], table[sector] + 3, rgb);
 }
 
-TEST(Perturb, JitterAndBlurMatchTheReference) {
+TEST_P(Perturb, JitterAndBlurMatchTheReference) {
   for (std::int32_t step = 0; step < 12; ++step) {
-    PerturbRun<double> run(1, 2, 9, 8);
+    PerturbRun<double> run(GetParam(), 1, 2, 9, 8);
     run.only(PerturbOp::kJitter);
     run.options.per_sample = true;
     run.options.blur_width = step % 2 == 0 ? 3 : 7;
@@ -364,17 +367,17 @@ TEST(Perturb, JitterAndBlurMatchTheReference) {
   }
 }
 
-TEST(Perturb, JitterWorksWithoutColours) {
-  PerturbRun<float> run(1, 2, 8, 8, 1);
+TEST_P(Perturb, JitterWorksWithoutColours) {
+  PerturbRun<float> run(GetParam(), 1, 2, 8, 8, 1);
   run.only(PerturbOp::kJitter);
   run.run();
   for (std::size_t i = 0; i < run.clean.size(); ++i) EXPECT_TRUE(std::isfinite(run.batches[0][i]));
   EXPECT_NE(run.batches[0].values(), run.clean);
 }
 
-TEST(Perturb, FlippingTwiceIsTheIdentity) {
+TEST_P(Perturb, FlippingTwiceIsTheIdentity) {
   for (const PerturbOp op : {PerturbOp::kFlipX, PerturbOp::kFlipY}) {
-    PerturbRun<bf16> run(1, 5, 31, 33);
+    PerturbRun<bf16> run(GetParam(), 1, 5, 31, 33);
     run.only(op);
     run.run();
     EXPECT_FALSE(test::same_bits(run.batches[0].values(), run.clean));
@@ -384,9 +387,9 @@ TEST(Perturb, FlippingTwiceIsTheIdentity) {
 }
 
 // Every op changes the drawn member's batch and nothing else, keeps pixels in [0, 1] and all numbers finite.
-TEST(Perturb, ChangesOneMemberOnly) {
+TEST_P(Perturb, ChangesOneMemberOnly) {
   for (const PerturbOp op : kAllOps) {
-    PerturbRun<float> run(4, 6, 16, 16);
+    PerturbRun<float> run(GetParam(), 4, 6, 16, 16);
     run.only(op);
     for (run.step = 0; run.step < 6; ++run.step) {
       run.reset();
@@ -406,9 +409,9 @@ TEST(Perturb, ChangesOneMemberOnly) {
   }
 }
 
-TEST(Perturb, RowsBeyondTheValidOnesAreUntouched) {
+TEST_P(Perturb, RowsBeyondTheValidOnesAreUntouched) {
   for (const PerturbOp op : kAllOps) {
-    PerturbRun<float> run(1, 6, 8, 8);
+    PerturbRun<float> run(GetParam(), 1, 6, 8, 8);
     run.only(op);
     run.valid = 4;
     std::fill(run.clean.begin() + static_cast<std::ptrdiff_t>(4 * run.pixels()), run.clean.end(), 0.0F);
@@ -420,27 +423,64 @@ TEST(Perturb, RowsBeyondTheValidOnesAreUntouched) {
     }
     for (std::size_t b = 4; b < 6; ++b) EXPECT_EQ(run.weights[4 * b], 1.0F);
   }
-  PerturbRun<float> none(1, 3, 8, 8);
+  PerturbRun<float> none(GetParam(), 1, 3, 8, 8);
   none.valid = 0;
   none.run();
   EXPECT_EQ(none.batches[0].values(), none.clean);
 }
 
-TEST(Perturb, ThreadsDoNotChangeTheBits) {
+TEST_P(Perturb, ThreadsDoNotChangeTheBits) {
   for (const PerturbOp op : kAllOps) {
     for (const bool per_sample : {false, true}) {
       std::vector<float> expected;
-      test::for_each_thread_count([&](CpuStream stream) {
-        PerturbRun<float> run(2, 9, 33, 31);
+      test::for_each_place(GetParam(), [&](test::Place place) {
+        PerturbRun<float> run(place, 2, 9, 33, 31);
         run.only(op);
         run.options.per_sample = per_sample;
-        run.run(stream);
+        run.run();
         const std::vector<float> actual = run.batches[static_cast<std::size_t>(run.member[0])].values();
         if (expected.empty()) expected = actual;
         EXPECT_TRUE(test::same_bits(actual, expected));
       });
     }
   }
+}
+
+template <class T>
+void compare_with_cpu(test::Device device, PerturbOp op, const PerturbOptions& options, int height, int width,
+                      int channels) {
+  SCOPED_TRACE(testing::Message() << name_of(dtype_of<T>()) << " op " << static_cast<int>(op) << " " << height
+                                  << "x" << width << "x" << channels);
+  PerturbRun<T> expected(test::Device::kCpu, 2, 3, height, width, channels),
+      actual(device, 2, 3, height, width, channels);
+  for (PerturbRun<T>* run : {&expected, &actual}) {
+    run->options = options;
+    run->only(op);
+    run->valid = 2;
+    run->run();
+  }
+  for (std::size_t m = 0; m < 2; ++m) {
+    EXPECT_TRUE(test::same_bits(actual.batches[m].values(), expected.batches[m].values()));
+  }
+}
+
+// Not only what moves pixels: noise, colours and displacements too (kernels/base/portable_math.h).
+TEST_P(Perturb, HasTheBitsOfTheCpu) {
+  for (const PerturbOp op : kAllOps) {
+    for (const bool per_sample : {false, true}) {
+      for (const PerturbDomain domain : {PerturbDomain::kPixel, PerturbDomain::kNormalised}) {
+        PerturbOptions options = paper_perturbation(per_sample ? 32 : 224);
+        options.per_sample = per_sample;
+        options.domain = domain;
+        compare_with_cpu<float>(GetParam(), op, options, 33, 31, 3);
+        compare_with_cpu<bf16>(GetParam(), op, options, 8, 24, 3);
+        compare_with_cpu<double>(GetParam(), op, options, 9, 5, 4);
+      }
+    }
+  }
+  PerturbOptions options = paper_perturbation(224);
+  options.elastic_sigma = 21.0F;
+  compare_with_cpu<float>(GetParam(), PerturbOp::kElastic, options, 67, 70, 1);
 }
 
 }  // namespace
