@@ -28,6 +28,7 @@ struct ContextOptions {
   int num_threads = 0;   // of the CPU; 0: all available cores
   int num_branches = 1;  // besides the main one
   std::uint64_t seed = 0;
+  bool graph = true;    // CUDA: a step is captured once and replayed; false: started anew every time
   bool poison = false;  // fill fresh and released memory with NaN
 };
 

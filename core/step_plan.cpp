@@ -33,6 +33,10 @@ void StepPlan::verify() const {
                   now[i].shape.to_string(), now[i].data));
 }
 
+bool StepPlan::captures() const {
+  return ctx_.device().kind == DeviceKind::kCuda && ctx_.options().graph;
+}
+
 void StepPlan::run() {
   switch (state_) {
     case State::kFirst:
@@ -43,7 +47,7 @@ void StepPlan::run() {
     case State::kSecond:
       step_();
       verify();
-      state_ = ctx_.device().kind == DeviceKind::kCuda ? State::kCapture : State::kReady;
+      state_ = captures() ? State::kCapture : State::kReady;
       return;
     case State::kCapture:
       on_device(ctx_, [&](auto stream) {
@@ -60,7 +64,7 @@ void StepPlan::run() {
       state_ = State::kReady;
       return;
     case State::kReady:
-      if (ctx_.device().kind == DeviceKind::kCuda) {
+      if (captures()) {
         on_device(ctx_, [&](auto stream) { kernels::launch(stream, captured_); });
       } else {
         step_();

@@ -2,8 +2,8 @@
 //
 // Warm-up: two eager runs. The first lets vendor plans be chosen and arenas grow; the second must repeat the
 // first's operations, shapes and addresses, or the step cannot be captured and the plan says which operation
-// moved. Replay: on the CPU the function is called again; on a GPU the captured graph is launched and the
-// function is never called again.
+// moved. Replay: on the CPU, and with ContextOptions::graph off, the function is called again; on a GPU the
+// captured graph is launched and the function is never called again.
 #pragma once
 
 #include <functional>
@@ -41,6 +41,7 @@ class StepPlan {
   };
   std::vector<Recorded> record() const;
   void verify() const;
+  bool captures() const;
 
   Context& ctx_;
   std::function<void()> step_;

@@ -240,7 +240,11 @@ ConfigSources Arguments::config_sources() const {
   sources.environment = cohort_environment();
   for (const FlagUse& use : uses) {
     const OptionKey* key = option_table().find_flag(use.name);
-    if (key != nullptr) sources.flags.push_back({use.name, key->path, use.value});
+    if (key == nullptr) continue;
+    // A switch says what it is about by its name: --no-graph turns off.
+    const bool is_switch = key->type == KeyType::kBool && key->metavar.empty();
+    const std::string state = use.name.compare(0, 5, "--no-") == 0 ? "false" : "true";
+    sources.flags.push_back({use.name, key->path, is_switch ? state : use.value});
   }
   return sources;
 }
@@ -258,7 +262,7 @@ std::vector<FlagSpec> setting_flags() {
   };
   for (const OptionKey& key : option_table().keys()) {
     if (key.flag.empty()) continue;
-    const std::string shown = default_of(key);
+    const std::string shown = key.metavar.empty() ? "" : default_of(key);
     std::string help = key.help;
     if (key.type == KeyType::kChoice && key.path != "preset")
       help += fmt::format(": {}", join(key.choices, ", "));

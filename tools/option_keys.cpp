@@ -1,5 +1,6 @@
 #include "tools/option_keys.h"
 
+#include "tools/device_choice.h"
 #include "tools/presets.h"
 #include "tools/schedule_spec.h"
 #include "tools/text.h"
@@ -8,6 +9,10 @@ namespace cohort::tools {
 namespace {
 
 constexpr double kMaxSeed = 9.2e18;  // the whole range of a 64-bit integer; the reader refuses what is larger
+
+std::string device_problem(const ConfigValue& value) {
+  return parse_device(std::get<std::string>(value)) ? "" : "expected auto, cpu, cuda or cuda:N";
+}
 
 std::string schedule_problem(const ConfigValue& value) {
   return parse_schedule(std::get<std::string>(value)).problem;
@@ -42,12 +47,18 @@ std::vector<OptionKey> run_keys() {
        .flag = "--method",
        .metavar = "NAME"},
       {.path = "device",
-       .type = KeyType::kChoice,
+       .type = KeyType::kText,
        .default_value = std::string("auto"),
-       .choices = {"auto", "cpu", "cuda"},
-       .help = "where to compute",
+       .help =
+           "where to compute: cpu, cuda, cuda:N (the N-th GPU, from 0), or auto, a GPU where there is one",
        .flag = "--device",
-       .metavar = "NAME"},
+       .metavar = "NAME",
+       .problem = device_problem},
+      {.path = "graph",
+       .type = KeyType::kBool,
+       .default_value = true,
+       .help = "CUDA: start every kernel of every step anew instead of replaying a captured graph",
+       .flag = "--no-graph"},
       {.path = "threads",
        .type = KeyType::kInt,
        .default_value = std::int64_t{0},
@@ -165,8 +176,8 @@ std::vector<OptionKey> train_keys() {
       {.path = "train.precision",
        .type = KeyType::kChoice,
        .default_value = std::string("f32"),
-       .choices = {"f32", "bf16"},
-       .help = "of activations and weights in use; master weights stay f32",
+       .choices = {"f32", "tf32", "bf16"},
+       .help = "of activations and weights in use, tf32: of products on a GPU; master weights stay f32",
        .flag = "--precision",
        .metavar = "NAME"},
       {.path = "train.time_limit",

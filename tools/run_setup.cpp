@@ -8,7 +8,9 @@
 #include "core/checksum.h"
 #include "core/file_system.h"
 #include "data/registry.h"
+#include "kernels/devices.h"
 #include "models/convolution_check.h"
+#include "tools/device_choice.h"
 #include "tools/schedule_spec.h"
 #include "tools/text.h"
 
@@ -40,17 +42,35 @@ std::int64_t or_default(std::int64_t value, std::int64_t otherwise) {
   return value > 0 ? value : otherwise;
 }
 
+Precision precision_of(const std::string& name) {
+  return name == "bf16" ? Precision::kBF16 : name == "tf32" ? Precision::kTF32 : Precision::kF32;
+}
+
+// The device that is asked for, or an error that says why it cannot be had.
+Device find_device(const DeviceChoice& choice) {
+  if (choice.kind == DeviceChoice::Kind::kCpu) return {};
+  if constexpr (kHasCuda) {
+    if (choice.kind == DeviceChoice::Kind::kAuto && kernels::query_cuda_devices().devices.empty()) return {};
+    kernels::check_cuda_device(choice.index);
+    return {DeviceKind::kCuda, choice.index};
+  }
+  if (choice.kind == DeviceChoice::Kind::kAuto) return {};
+  throw Error(ErrorKind::kDevice, "this build has no CUDA backend",
+              "--device cpu, or build with a CUDA toolkit and -DCOHORT_CUDA=ON");
+}
+
 }  // namespace
 
 ContextOptions context_options(const Config& config) {
   ContextOptions options;
-  const std::string& device = config.text("device");
-  if (device == "cuda" && !kHasCuda) {
-    throw Error(ErrorKind::kDevice, "this build has no CUDA backend",
-                "--device cpu, or build with a CUDA toolkit and -DCOHORT_CUDA=ON");
+  options.device = find_device(*parse_device(config.text("device")));
+  options.precision = precision_of(config.text("train.precision"));
+  if (options.precision == Precision::kTF32 && options.device.kind == DeviceKind::kCpu) {
+    throw Error(ErrorKind::kUsage,
+                "train.precision: tf32 is a format of GPUs, and this run computes on the CPU",
+                "--precision f32 or bf16, or --device cuda");
   }
-  options.device.kind = device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
-  options.precision = config.text("train.precision") == "bf16" ? Precision::kBF16 : Precision::kF32;
+  options.graph = config.flag("graph");
   options.num_threads = static_cast<int>(config.integer("threads"));
   options.num_branches = static_cast<int>(config.networks().size());
   options.seed = static_cast<std::uint64_t>(config.integer("seed"));

@@ -8,98 +8,14 @@
 #include <map>
 
 #include "distill/trainer.h"
-#include "kernels/base/philox.h"
+#include "tests/support/tiny_training.h"
 
 namespace cohort::distill {
 namespace {
 
-// Every class is a random pattern; every image its class's pattern in noise.
-ImageSet patterns(std::int64_t count, int classes, std::uint64_t seed, std::uint32_t part) {
-  ImageSet set;
-  set.name = "patterns";
-  set.height = set.width = 8;
-  set.channels = 3;
-  set.num_classes = classes;
-  for (int c = 0; c < 3; ++c) {
-    set.normalisation.mean[c] = 0.5;
-    set.normalisation.std[c] = 0.25;
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto label = static_cast<std::int32_t>(i % classes);
-    set.labels.push_back(label);
-    Rng pattern({.seed = seed, .sample = static_cast<std::uint32_t>(label)});
-    Rng noise({.seed = seed, .epoch = 1 + part, .sample = static_cast<std::uint32_t>(i)});
-    for (int p = 0; p < 8 * 8 * 3; ++p) {
-      set.images.push_back(static_cast<std::uint8_t>((pattern.bits() % 128) + (noise.bits() % 128)));
-    }
-  }
-  return set;
-}
-
-struct Recorder : TrainerObserver {
-  std::vector<StepRecord> steps;
-  std::vector<EpochRecord> epochs;
-  std::int64_t stop_at = -1;
-  void on_step(const StepRecord& r) override { steps.push_back(r); }
-  void on_epoch(const EpochRecord& r) override { epochs.push_back(r); }
-  StopRequest poll() override {
-    return static_cast<std::int64_t>(steps.size()) == stop_at ? StopRequest::kTerminate : StopRequest::kNone;
-  }
-};
-
-struct RunOptions {
-  std::string method = "dml";
-  std::vector<std::pair<std::string, std::string>> settings = {};
-  std::vector<std::string> models = {"resnet8", "resnet8"};
-  int threads = 2;
-  Precision precision = Precision::kF32;
-  bool poison = false;
-  int epochs = 2;
-  double learning_rate = 0.05;
-  NanPolicy nan = NanPolicy::kStop;
-  bool augment = true;
-};
-
-class TestRun {
- public:
-  explicit TestRun(const RunOptions& o)
-      : train_(patterns(100, 5, 3, 0)),
-        test_(patterns(40, 5, 3, 1)),
-        ctx_({.precision = o.precision,
-              .num_threads = o.threads,
-              .num_branches = static_cast<int>(o.models.size()),
-              .seed = 7,
-              .poison = o.poison}) {
-    const MethodInfo& info = find_method(o.method);
-    MethodOptions options(info.options);
-    for (const auto& [key, value] : o.settings) options.set(key, value);
-    std::vector<MemberSpec> specs;
-    for (std::size_t k = 0; k < o.models.size(); ++k) {
-      specs.push_back({std::string(1, static_cast<char>('a' + k)), o.models[k], o.learning_rate});
-    }
-    cohort = std::make_unique<Cohort>(ctx_, specs, info.make(options), train_,
-                                      CohortOptions{.sgd = {}, .augment = o.augment});
-    TrainerData data{&train_, {}, {}, &test_};
-    for (std::int32_t i = 0; i < 100; ++i)
-      (i % 9 == 0 ? data.held_out_indices : data.train_indices).push_back(i);
-    trainer = std::make_unique<Trainer>(
-        ctx_, *cohort, data,
-        TrainerOptions{.epochs = o.epochs, .batch_size = 32, .schedule = {}, .nan = o.nan}, recorder);
-  }
-
-  Context& context() { return ctx_; }
-  ParameterSet& parameters(std::size_t k) { return cohort->members()[k].network->parameters(); }
-  std::vector<double> weights(std::size_t k) { return download_values(ctx_, parameters(k).values()); }
-
- private:
-  ImageSet train_, test_;
-  Context ctx_;
-
- public:
-  Recorder recorder;
-  std::unique_ptr<Cohort> cohort;
-  std::unique_ptr<Trainer> trainer;
-};
+using test::patterns;
+using test::RunOptions;
+using test::TestRun;
 
 void expect_equal_states(const Trainer& a, const Trainer& b) {
   const std::vector<NamedBytes> x = a.state(), y = b.state();

@@ -1,0 +1,116 @@
+// Every method trained on the device of this binary (the emulated one, or a GPU) as on the CPU: same losses,
+// replay equal to eager, the same bits every time, resume included.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/support/devices.h"
+#include "tests/support/tiny_training.h"
+
+namespace cohort::distill {
+namespace {
+
+using test::RunOptions;
+using test::TestRun;
+
+// Few enough images for the emulator; the last batch is short, so both plans of a step are captured and
+// replayed.
+RunOptions tiny(const char* method) {
+  RunOptions options{.method = method, .epochs = 4, .images = 14, .batch_size = 4};
+  if (std::string(method) == "competitive") options.settings = {{"cd.perturb", "true"}};
+  return options;
+}
+
+RunOptions on_cuda(RunOptions options) {
+  options.device = {DeviceKind::kCuda, 0};
+  return options;
+}
+
+std::vector<StepRecord> train(const RunOptions& options) {
+  TestRun run(options);
+  run.trainer->run();
+  return run.recorder.steps;
+}
+
+void expect_same_bits(const std::vector<StepRecord>& a, const std::vector<StepRecord>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].teacher, b[i].teacher);
+    for (std::size_t k = 0; k < a[i].members.size(); ++k) {
+      EXPECT_EQ(a[i].members[k].loss, b[i].members[k].loss) << "step " << i << " member " << k;
+      EXPECT_EQ(a[i].members[k].correct_top1, b[i].members[k].correct_top1);
+    }
+  }
+}
+
+class DeviceTraining : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (!test::kHasDevice) GTEST_SKIP() << "this build has no CUDA backend, emulated or real";
+    COHORT_SKIP_WITHOUT(test::Device::kCuda);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceTraining,
+                         testing::Values("independent", "kd", "dml", "kdcl-naive", "kdcl-minlogit",
+                                         "competitive"),
+                         [](const auto& p) {
+                           std::string name = p.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST_P(DeviceTraining, AgreesWithTheCpu) {
+  const RunOptions options = tiny(GetParam());
+  const std::vector<StepRecord> cpu = train(options), device = train(on_cuda(options));
+  ASSERT_EQ(cpu.size(), device.size());
+  // A step multiplies a difference of weights by no more than about two at this learning rate; sums of a few
+  // hundred f32 products differ by their order.
+  double tolerance = 2e-5;
+  for (std::size_t i = 0; i < cpu.size(); ++i, tolerance *= 2) {
+    EXPECT_EQ(cpu[i].perturbed, device[i].perturbed);
+    EXPECT_EQ(cpu[i].operation, device[i].operation);
+    for (std::size_t k = 0; k < cpu[i].members.size(); ++k) {
+      const double expected = cpu[i].members[k].loss;
+      EXPECT_NEAR(device[i].members[k].loss, expected, std::min(tolerance, 0.02) * std::abs(expected))
+          << "step " << i << " member " << k;
+    }
+  }
+}
+
+TEST_P(DeviceTraining, ReplayEqualsEager) {
+  RunOptions options = on_cuda(tiny(GetParam()));
+  const std::vector<StepRecord> replayed = train(options);
+  options.graph = false;
+  expect_same_bits(replayed, train(options));
+}
+
+TEST_P(DeviceTraining, ResumesBitwise) {
+  const RunOptions options = on_cuda(tiny(GetParam()));
+  const std::vector<StepRecord> whole = train(options);
+  for (const std::int64_t stop : {3, 8}) {
+    TestRun first(options);
+    first.recorder.stop_at = stop;
+    EXPECT_EQ(first.trainer->run().stopped, StopRequest::kTerminate);
+    TestRun second(options);
+    second.trainer->restore(first.trainer->state());
+    second.trainer->run();
+    std::vector<StepRecord> joined = first.recorder.steps;  // the device may have been ahead of the stop
+    joined.insert(joined.end(), second.recorder.steps.begin(), second.recorder.steps.end());
+    expect_same_bits(whole, joined);
+  }
+}
+
+TEST_P(DeviceTraining, TrainsInBf16) {
+  RunOptions options = on_cuda(tiny(GetParam()));
+  options.precision = Precision::kBF16;
+  const std::vector<StepRecord> steps = train(options);
+  expect_same_bits(steps, train(options));
+  for (const StepRecord& step : steps) {
+    for (const MemberStep& member : step.members) EXPECT_TRUE(std::isfinite(member.loss));
+  }
+}
+
+}  // namespace
+}  // namespace cohort::distill
