@@ -6,6 +6,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "tools/build_info.h"
 #include "tools/commands.h"
+#include "tools/cuda_libraries.h"
 #include "tools/messages.h"
 #include "tools/text.h"
 
@@ -77,6 +78,7 @@ int run_doctor(const Arguments& arguments) {
                                       {"backward_data", line.implementations[1]},
                                       {"backward_weights", line.implementations[2]}});
     }
+    json["cuda_libraries"] = cuda_libraries_json();
     print_out(json.dump(2) + "\n");
   } else {
     print_out(fmt::format("cohort    {} ({}, {})\n", build.version, build.build_type, build.compiler));
@@ -93,6 +95,7 @@ int run_doctor(const Arguments& arguments) {
       print_out(fmt::format("  {:<4}  {:<18}  {}; {}; {}\n", line.dtype, line.name, line.implementations[0],
                             line.implementations[1], line.implementations[2]));
     }
+    print_out(cuda_libraries_text());
   }
   if (!usable) {
     throw Error(ErrorKind::kDevice,

@@ -100,7 +100,7 @@ class Reference final : public Convolution {
  public:
   explicit Reference(const ConvolutionKey& key) : key_(key) {
     workspace_bytes_ = 256;
-    implementation_ = "reference";
+    implementation_ = "emulated";
   }
 
   void enqueue(CudaStream stream, const Pointers& pointers) const override {
