@@ -108,6 +108,12 @@ class Context {
   // the caller accumulates by a kernel. y's gradient must not be read afterwards.
   bool hand_over_grad(const Tensor& y, const Tensor& x);
 
+  // The images of the step's batch that count, a () i32 in device memory: the leading ones, the rest is
+  // padding and belongs to no statistic. Empty: all. Read by operations that sum over a batch (batch_norm)
+  // when they are recorded.
+  const Tensor& valid_images() const { return valid_images_; }
+  void set_valid_images(const Tensor& valid) { valid_images_ = valid; }
+
   // Layers append to the log while one is set.
   std::vector<LayerRecord>* layer_log() const { return layer_log_; }
   void set_layer_log(std::vector<LayerRecord>* log) { layer_log_ = log; }
@@ -147,6 +153,7 @@ class Context {
   int current_ = kMain;
   bool recording_ = true;
   std::vector<LayerRecord>* layer_log_ = nullptr;
+  Tensor valid_images_;
   mutable std::int64_t device_operations_ = 0;
 };
 

@@ -9,6 +9,12 @@
 //              grad_beta = sum dz,  grad_gamma = sum dz xhat,  grad_residual = dz
 //              grad_x = gamma invstd (dz - grad_beta / rows - xhat grad_gamma / rows)   training
 //              grad_x = gamma invstd dz                                                 evaluation
+//              rows are all of shape.rows, or the first valid_images * rows_per_image of them: the batch of a
+//              captured step has one shape, and the last batch of an epoch may be short. The rest is padding:
+//              it enters no sum, its y is 0 and its gradients are 0 (kOverwrite) or untouched (kAccumulate),
+//              whatever its x and grad_y hold. Results are those of a call on the valid rows alone, on the
+//              CPU to the bit. Fewer than two valid rows in training leave the running statistics as they
+//              are.
 //   ReLU(NaN) is NaN. A NaN or Inf in a channel reaches every y of that channel in training, only its own y
 //   in evaluation, and never another channel.
 //
@@ -49,6 +55,8 @@ struct BatchNormShape {
 struct BatchNormForwardArgs {
   DType dtype = DType::f32;
   BatchNormShape shape;
+  const std::int32_t* valid_images = nullptr;  // device scalar; null: all rows are valid
+  std::int64_t rows_per_image = 1;             // H W
   const void* x = nullptr;
   const void* residual = nullptr;  // null: none
   const void* gamma = nullptr;     // null: ones
@@ -68,6 +76,8 @@ struct BatchNormForwardArgs {
 struct BatchNormBackwardArgs {
   DType dtype = DType::f32;
   BatchNormShape shape;
+  const std::int32_t* valid_images = nullptr;  // device scalar; null: all rows are valid
+  std::int64_t rows_per_image = 1;             // H W
   const void* x = nullptr;
   const void* y = nullptr;  // read with ReLU only
   const void* grad_y = nullptr;
@@ -90,7 +100,8 @@ struct BatchNormBackwardArgs {
 // Bytes that either pass needs, on any device and with any number of threads.
 std::size_t batch_norm_workspace(const BatchNormShape& shape);
 
-// Throws Error(kInternal) when training on fewer than two rows: one value per channel has no variance.
+// Throws Error(kInternal) when training on a shape of fewer than two rows: one value per channel has no
+// variance.
 void batch_norm_forward(CpuStream stream, const BatchNormForwardArgs& args);
 void batch_norm_forward(CudaStream stream, const BatchNormForwardArgs& args);
 void batch_norm_backward(CpuStream stream, const BatchNormBackwardArgs& args);

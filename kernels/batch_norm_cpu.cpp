@@ -28,10 +28,10 @@ struct Walk {
     block_rows = repeat * std::max<Index>(16, 4096 / width);
     // A chunk is a unit of work and of partial sums: at least 32768 elements and at least 8 blocks (the
     // partial sums are then at most 1/32 of the data), at most 2048 chunks.
-    const Index blocks =
-        std::max({Index{8}, ceil_div(32768, block_rows * channels), ceil_div(rows, block_rows * 2048)});
-    chunk_rows = blocks * block_rows;
+    const Index blocks = std::max(Index{8}, ceil_div(32768, block_rows * channels));
+    chunk_rows = std::max(blocks, ceil_div(rows, block_rows * 2048)) * block_rows;
     num_chunks = std::max<Index>(1, ceil_div(rows, chunk_rows));
+    most_chunks = std::clamp<Index>(ceil_div(rows, blocks * block_rows), 1, 2048);
   }
 
   Index begin(Index chunk) const { return chunk * chunk_rows; }
@@ -44,7 +44,21 @@ struct Walk {
   Index block_rows = 0;
   Index chunk_rows = 0;
   Index num_chunks = 0;
+  Index most_chunks = 0;  // of this many rows or fewer
 };
+
+// The rows that count: the leading ones, so that a short batch is walked, and rounds, as if it came alone.
+template <class Args>
+Walk walk_valid_rows(const Args& args) {
+  if (args.valid_images == nullptr) return Walk(args.shape);
+  const Index valid = std::clamp<Index>(*args.valid_images * args.rows_per_image, 0, args.shape.rows);
+  return Walk({valid, args.shape.channels});
+}
+
+template <class T>
+void clear_padding(const Walk& walk, const BatchNormShape& shape, T* array) {
+  if (array != nullptr) std::fill(array + walk.rows * walk.channels, array + shape.rows * walk.channels, T{});
+}
 
 // The workspace: two doubles per channel and chunk, then up to four arrays per channel at the walk's width.
 template <class A>
@@ -221,9 +235,9 @@ void finish_statistics(CpuStream stream, const Walk& walk, const BatchNormForwar
   using A = Accumulator<T>;
   A* const saved_mean = static_cast<A*>(args.mean);
   A* const saved_invstd = static_cast<A*>(args.invstd);
-  A* const running_mean = static_cast<A*>(args.running_mean);
-  A* const running_var = static_cast<A*>(args.running_var);
-  const double rows = static_cast<double>(walk.rows);
+  A* const running_mean = static_cast<A*>(walk.rows < 2 ? nullptr : args.running_mean);
+  A* const running_var = static_cast<A*>(walk.rows < 2 ? nullptr : args.running_var);
+  const double rows = static_cast<double>(std::max<Index>(1, walk.rows));
   for_channels(stream, walk, [&](Index first, Index last) {
     double* const mean = partial;
     double* const square = partial + walk.channels;
@@ -285,13 +299,14 @@ void normalise(CpuStream stream, const Walk& walk, const BatchNormForwardArgs& a
 template <class T>
 void forward(CpuStream stream, const BatchNormForwardArgs& args) {
   using A = Accumulator<T>;
-  const Walk walk(args.shape);
+  const Walk walk = walk_valid_rows(args);
+  clear_padding(walk, args.shape, static_cast<T*>(args.y));
   const Scratch<A> scratch(walk, args.workspace);
   const A* mean = static_cast<const A*>(args.mean);
   if (args.training) {
-    if (walk.rows < 2) {
+    if (args.shape.rows < 2) {
       internal_error("batch_norm: training needs at least two values per channel, got N*H*W = " +
-                     std::to_string(walk.rows));
+                     std::to_string(args.shape.rows));
     }
     parallel_chunks(stream, walk.num_chunks, [&](Index chunk, int) {
       double* const partial = scratch.partial + 2 * chunk * walk.channels;
@@ -443,8 +458,8 @@ void dispatch_bool(bool value, F&& f) {
 template <class T>
 void backward(CpuStream stream, const BatchNormBackwardArgs& args) {
   using A = Accumulator<T>;
-  const Walk walk(args.shape);
-  if (walk.rows == 0) return;
+  const Walk walk = walk_valid_rows(args);
+  if (args.shape.rows == 0) return;
   const Scratch<A> scratch(walk, args.workspace);
   const A* const mean = static_cast<const A*>(args.mean);
   const A* const invstd = static_cast<const A*>(args.invstd);
@@ -468,6 +483,7 @@ void backward(CpuStream stream, const BatchNormBackwardArgs& args) {
     });
     finish_sums<A>(stream, walk, args, scratch);
   }
+  if (overwrites_residual) clear_padding(walk, args.shape, static_cast<T*>(args.grad_residual));
   if (args.grad_x == nullptr) return;
   const void* const source = overwrites_residual ? args.grad_residual : args.grad_y;
   dispatch_bool(args.relu && !overwrites_residual, [&](auto mask) {
@@ -478,13 +494,14 @@ void backward(CpuStream stream, const BatchNormBackwardArgs& args) {
       });
     });
   });
+  if (args.grad_x_mode == GradMode::kOverwrite) clear_padding(walk, args.shape, static_cast<T*>(args.grad_x));
 }
 
 }  // namespace
 
 std::size_t batch_norm_workspace(const BatchNormShape& shape) {
   const Walk walk(shape);
-  return static_cast<std::size_t>(2 * walk.num_chunks * walk.channels + 4 * walk.width) * sizeof(double);
+  return static_cast<std::size_t>(2 * walk.most_chunks * walk.channels + 4 * walk.width) * sizeof(double);
 }
 
 void batch_norm_forward(CpuStream stream, const BatchNormForwardArgs& args) {

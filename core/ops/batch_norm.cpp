@@ -9,13 +9,14 @@ namespace cohort::ops {
 namespace {
 
 struct BatchNormNode final : Node {
-  Tensor x, gamma, beta, residual, mean, invstd;
+  Tensor x, gamma, beta, residual, mean, invstd, valid_images;
   kernels::BatchNormShape shape;
   BatchNormOptions options;
 
   BatchNormNode(const Tensor& y_, const Tensor& x_, const BatchNormParameters& parameters,
                 const Tensor& residual_, const Tensor& mean_, const Tensor& invstd_,
-                const kernels::BatchNormShape& shape_, const BatchNormOptions& options_)
+                const Tensor& valid_images_, const kernels::BatchNormShape& shape_,
+                const BatchNormOptions& options_)
       : Node("batch_norm", y_),
         x(x_),
         gamma(parameters.gamma),
@@ -23,6 +24,7 @@ struct BatchNormNode final : Node {
         residual(residual_),
         mean(mean_),
         invstd(invstd_),
+        valid_images(valid_images_),
         shape(shape_),
         options(options_) {}
 
@@ -35,7 +37,7 @@ struct BatchNormNode final : Node {
     const bool residual_took_over = residual.grad != nullptr && ctx.hand_over_grad(y, residual);
     if (!residual_took_over) {
       grad_residual = ctx.grad_target(residual);
-    } else if (options.relu) {
+    } else if (options.relu || !valid_images.empty()) {  // what is padding in grad_y is cleared, too
       grad_residual = {grad_y, GradMode::kOverwrite};
     }
     const bool x_took_over = x.grad != nullptr && !residual_took_over && ctx.hand_over_grad(y, x);
@@ -44,36 +46,42 @@ struct BatchNormNode final : Node {
     const GradTarget grad_beta = ctx.grad_target(beta);
     const Workspace workspace = ctx.workspace(kernels::batch_norm_workspace(shape));
     on_device(ctx, [&](auto stream) {
-      kernels::batch_norm_backward(stream, {.dtype = x.dtype,
-                                            .shape = shape,
-                                            .x = x.data,
-                                            .y = y.data,
-                                            .grad_y = grad_y.data,
-                                            .gamma = gamma.data,
-                                            .mean = mean.data,
-                                            .invstd = invstd.data,
-                                            .grad_x = grad_x.grad.data,
-                                            .grad_x_mode = grad_x.mode,
-                                            .grad_residual = grad_residual.grad.data,
-                                            .grad_residual_mode = grad_residual.mode,
-                                            .grad_gamma = grad_gamma.grad.data,
-                                            .grad_gamma_mode = grad_gamma.mode,
-                                            .grad_beta = grad_beta.grad.data,
-                                            .grad_beta_mode = grad_beta.mode,
-                                            .training = options.training,
-                                            .relu = options.relu,
-                                            .workspace = workspace});
+      kernels::batch_norm_backward(stream,
+                                   {.dtype = x.dtype,
+                                    .shape = shape,
+                                    .valid_images = static_cast<const std::int32_t*>(valid_images.data),
+                                    .rows_per_image = shape.rows / x.shape[0],
+                                    .x = x.data,
+                                    .y = y.data,
+                                    .grad_y = grad_y.data,
+                                    .gamma = gamma.data,
+                                    .mean = mean.data,
+                                    .invstd = invstd.data,
+                                    .grad_x = grad_x.grad.data,
+                                    .grad_x_mode = grad_x.mode,
+                                    .grad_residual = grad_residual.grad.data,
+                                    .grad_residual_mode = grad_residual.mode,
+                                    .grad_gamma = grad_gamma.grad.data,
+                                    .grad_gamma_mode = grad_gamma.mode,
+                                    .grad_beta = grad_beta.grad.data,
+                                    .grad_beta_mode = grad_beta.mode,
+                                    .training = options.training,
+                                    .relu = options.relu,
+                                    .workspace = workspace});
     });
   }
 };
 
 kernels::BatchNormShape checked_shape(const Tensor& x, const BatchNormParameters& p,
-                                      const BatchNormOptions& options, const Tensor& residual) {
+                                      const BatchNormOptions& options, const Tensor& residual,
+                                      const Tensor& valid_images) {
   const auto refuse = [&](const char* name, const Tensor& t) {
     internal_error(fmt::format("batch_norm: {} {} {} vs input {} {}", name, t.shape.to_string(),
                                name_of(t.dtype), x.shape.to_string(), name_of(x.dtype)));
   };
   if (x.shape.rank() < 2 || x.shape.count() == 0) refuse("input", x);
+  if (!valid_images.empty() && (valid_images.shape.count() != 1 || valid_images.dtype != DType::i32))
+    refuse("valid_images", valid_images);
   const std::int64_t channels = x.shape[x.shape.rank() - 1];
   const auto check_vector = [&](const char* name, const Tensor& t, bool required) {
     if (t.empty() && !required) return;
@@ -92,7 +100,8 @@ kernels::BatchNormShape checked_shape(const Tensor& x, const BatchNormParameters
 
 Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& parameters,
                   const BatchNormOptions& options, const Tensor& residual) {
-  const kernels::BatchNormShape shape = checked_shape(x, parameters, options, residual);
+  const Tensor& valid_images = ctx.valid_images();
+  const kernels::BatchNormShape shape = checked_shape(x, parameters, options, residual, valid_images);
   const Tensor y = ctx.variable(x.shape, x.dtype);
   const Tensor mean = ctx.empty({shape.channels}, accumulator_of(x.dtype));
   const Tensor invstd = ctx.empty({shape.channels}, accumulator_of(x.dtype));
@@ -100,6 +109,8 @@ Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& para
   on_device(ctx, [&](auto stream) {
     kernels::batch_norm_forward(stream, {.dtype = x.dtype,
                                          .shape = shape,
+                                         .valid_images = static_cast<const std::int32_t*>(valid_images.data),
+                                         .rows_per_image = shape.rows / x.shape[0],
                                          .x = x.data,
                                          .residual = residual.data,
                                          .gamma = parameters.gamma.data,
@@ -115,7 +126,9 @@ Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& para
                                          .relu = options.relu,
                                          .workspace = workspace});
   });
-  if (ctx.recording()) ctx.push(BatchNormNode(y, x, parameters, residual, mean, invstd, shape, options));
+  if (ctx.recording()) {
+    ctx.push(BatchNormNode(y, x, parameters, residual, mean, invstd, valid_images, shape, options));
+  }
   return y;
 }
 

@@ -19,7 +19,8 @@ struct BatchNormOptions {
   bool relu = false;
 };
 
-// relu?(bn(x) + residual?); x (N,H,W,C) or (N,C), residual and the result like x.
+// relu?(bn(x) + residual?); x (N,H,W,C) or (N,C), residual and the result like x. Of the N images only the
+// first ctx.valid_images() count, where that is set: the others' results and gradients are 0.
 Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& parameters,
                   const BatchNormOptions& options = {}, const Tensor& residual = {});
 

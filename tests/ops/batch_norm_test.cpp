@@ -54,6 +54,30 @@ struct Network {
   std::vector<double> running_mean, running_var;
 };
 
+// Differences of a batch in which only the first images count: the others' gradients are 0 and so is their
+// result.
+TEST(BatchNormOp, PaddingOfAShortBatchCountsForNothing) {
+  std::uint64_t seed = 100;
+  for (const std::int32_t valid : {5, 3, 2}) {
+    for (const bool relu : {false, true}) {
+      SCOPED_TRACE(::testing::Message() << valid << " of 5 images, relu " << relu);
+      Context ctx = test::double_context();
+      const Tensor count = ctx.persistent_tensor({}, DType::i32);
+      ctx.upload(count, &valid);
+      ctx.set_valid_images(count);
+      Network net(Shape{5, 2, 3, 4}, ++seed);
+      const ops::BatchNormOptions options{.relu = relu};
+      net.avoid_kinks(ctx, options);
+      const auto forward = [&] {
+        return ops::batch_norm(ctx, net.x.tensor, net.parameters(), options, net.residual.tensor);
+      };
+      test::check_gradients(ctx, forward, {&net.x, &net.residual, &net.gamma, &net.beta});
+      const Tensor y = forward();
+      for (std::int64_t i = valid * 24; i < 5 * 24; ++i) EXPECT_EQ(y.as<double>()[i], 0) << i;
+    }
+  }
+}
+
 TEST(BatchNormOp, GradientsAgreeWithDifferences) {
   Context ctx = test::double_context();
   std::uint64_t seed = 0;
