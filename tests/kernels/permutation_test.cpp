@@ -60,7 +60,7 @@ TEST_P(Permutation, DependsOnSeedAndEpoch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, Permutation, ::testing::ValuesIn(test::all_devices()),
-                         [](const auto& info) { return test::name_of(info.param); });
+                         [](const auto& i) { return test::name_of(i.param); });
 
 TEST(PermutationStatistics, EveryOrderOfThreeEquallyOften) {
   std::map<std::vector<std::int32_t>, int> seen;
