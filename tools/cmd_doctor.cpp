@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "core/device.h"
 #include "kernels/conv2d.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/devices.h"
 #include "tools/build_info.h"
 #include "tools/commands.h"
 #include "tools/cuda_libraries.h"
@@ -13,8 +16,47 @@
 namespace cohort::tools {
 namespace {
 
-const char* cuda_line(bool cuda) {
-  return cuda ? "in this build" : "not in this build (configure with a CUDA toolkit and -DCOHORT_CUDA=ON)";
+// None in a build without CUDA.
+std::optional<kernels::CudaDevices> cuda_devices() {
+  if constexpr (kHasCuda) return kernels::query_cuda_devices();
+  return std::nullopt;
+}
+
+std::string cuda_version(int version) {
+  return version == 0 ? "none" : fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+std::vector<std::string> cuda_lines(const std::optional<kernels::CudaDevices>& cuda) {
+  if (!cuda) return {"not in this build (configure with a CUDA toolkit and -DCOHORT_CUDA=ON)"};
+  const std::string versions =
+      fmt::format("built with CUDA {}, driver serves {}", cuda_version(cuda->runtime_version),
+                  cuda_version(cuda->driver_version));
+  if (!cuda->problem.empty()) return {versions, "no device: " + cuda->problem};
+  std::vector<std::string> lines = {versions};
+  for (std::size_t i = 0; i < cuda->devices.size(); ++i) {
+    const kernels::CudaDevice& device = cuda->devices[i];
+    lines.push_back(fmt::format("cuda:{} {}, compute capability {}.{}, {} SMs, {:.1f} GiB", i, device.name,
+                                device.compute_major, device.compute_minor, device.num_sms,
+                                static_cast<double>(device.memory_bytes) / (1024.0 * 1024.0 * 1024.0)));
+  }
+  return lines;
+}
+
+void add_cuda(nlohmann::ordered_json& json, const std::optional<kernels::CudaDevices>& cuda) {
+  json["devices"] = nlohmann::ordered_json::array({"cpu"});
+  if (!cuda) return;
+  json["cuda_runtime"] = cuda->runtime_version;
+  json["cuda_driver"] = cuda->driver_version;
+  json["cuda_problem"] = cuda->problem;
+  json["cuda_devices"] = nlohmann::ordered_json::array();
+  for (std::size_t i = 0; i < cuda->devices.size(); ++i) {
+    const kernels::CudaDevice& device = cuda->devices[i];
+    json["devices"].push_back(fmt::format("cuda:{}", i));
+    json["cuda_devices"].push_back({{"name", device.name},
+                                    {"compute_capability", {device.compute_major, device.compute_minor}},
+                                    {"sms", device.num_sms},
+                                    {"memory_bytes", device.memory_bytes}});
+  }
 }
 
 struct SampleConvolution {
@@ -61,6 +103,7 @@ std::vector<ConvolutionLine> convolution_lines() {
 int run_doctor(const Arguments& arguments) {
   const BuildInfo build = build_info();
   const HostInfo host = host_info();
+  const std::optional<kernels::CudaDevices> cuda = cuda_devices();
   const bool usable = host.missing_flags.empty();
   if (arguments.has("--json")) {
     nlohmann::ordered_json json = nlohmann::ordered_json::parse(build_info_json());
@@ -70,7 +113,7 @@ int run_doctor(const Arguments& arguments) {
     json["missing_cpu_flags"] = host.missing_flags;
     json["cores"] = host.cores;
     json["memory_gib"] = host.memory_gib;
-    json["devices"] = nlohmann::ordered_json::array({"cpu"});
+    add_cuda(json, cuda);
     for (const ConvolutionLine& line : convolution_lines()) {
       json["convolutions"].push_back({{"shape", line.name},
                                       {"dtype", line.dtype},
@@ -89,7 +132,11 @@ int run_doctor(const Arguments& arguments) {
     print_out(fmt::format("oneDNN    {}\n", build.onednn));
     print_out(fmt::format("kernels   {}\n",
                           build.cpu_arch.empty() ? "the compiler's default" : "-march=" + build.cpu_arch));
-    print_out(fmt::format("cuda      {}\n", cuda_line(build.cuda)));
+    const char* label = "cuda";
+    for (const std::string& line : cuda_lines(cuda)) {
+      print_out(fmt::format("{:<9} {}\n", label, line));
+      label = "";
+    }
     print_out("convolutions at batch 128: forward; backward data; backward weights\n");
     for (const ConvolutionLine& line : convolution_lines()) {
       print_out(fmt::format("  {:<4}  {:<18}  {}; {}; {}\n", line.dtype, line.name, line.implementations[0],

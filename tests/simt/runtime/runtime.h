@@ -58,8 +58,10 @@ std::vector<StreamOrder> all_orders();
 // a real context (illegal address, launch failure, ...) make every later call fail until reset().
 void fail_next(const std::string& function, cudaError_t error, int nth = 1);
 
+int default_device_count();
+
 struct DeviceSetup {
-  int count = 1;
+  int count = default_device_count();          // 1, or the environment's SIMT_DEVICES
   cudaError_t count_status = cudaSuccess;      // what cudaGetDeviceCount answers
   std::size_t memory = std::size_t{16} << 30;  // of each
   int driver_version = 13000;

@@ -1,6 +1,7 @@
 #include "simt/runtime/state.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace simt {
 namespace runtime {
@@ -197,6 +198,11 @@ std::vector<StreamOrder> all_orders() {
 
 void fail_next(const std::string& function, cudaError_t error, int nth) {
   Status::instance().injected_[function] = {error, nth};
+}
+
+int default_device_count() {
+  const char* const text = std::getenv("SIMT_DEVICES");
+  return text == nullptr ? 1 : std::atoi(text);
 }
 
 void set_devices(const DeviceSetup& setup) {
