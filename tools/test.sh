@@ -24,6 +24,10 @@ ctest --test-dir build/cpu-release -j "$(nproc)" --output-on-failure
 if [[ $long == 1 ]]; then
   echo "== kill tests at full length"
   COHORT_LONG=1 build/cpu-release/bin/tools_tests --gtest_filter='Train.Killed*'
+  if [[ -x build/cpu-release/bin/simt_tests_plain ]]; then
+    echo "== every barrier of the CUDA kernels matters"
+    tests/simt/mutate_barriers.py build/cpu-release
+  fi
   for preset in cpu-asan cpu-tsan; do
     echo "== $preset"
     cmake --preset "$preset" -DCOHORT_BENCH=OFF

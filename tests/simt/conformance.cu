@@ -356,6 +356,23 @@ __global__ void large_shared(Word* out, int words) {
   out[t] = sum;
 }
 
+// The last of several blocks adds what all of them wrote, twice in one launch.
+__global__ void last_of_many(Word* out, unsigned* counters) {
+  const int t = thread_in_block();
+  const int blocks = static_cast<int>(gridDim.x);
+  Word* const parts = out + kConformanceThreads;
+  for (int round = 0; round < 2; ++round) {
+    Word* const row = parts + (round * blocks + static_cast<int>(blockIdx.x)) * kConformanceThreads;
+    row[t] = input(t + static_cast<int>(blockIdx.x)) >> 8;
+    if (!last_block(&counters[round], gridDim.x)) continue;
+    Word sum = 0;
+    for (int b = 0; b < blocks; ++b) {
+      sum += parts[(round * blocks + b) * kConformanceThreads + (t + 1) % kConformanceThreads];
+    }
+    out[t] = sum + static_cast<Word>(round);
+  }
+}
+
 template <class Case>
 ConformanceOutput output(const char* name) {
   Memory<Word> out(static_cast<std::size_t>(kConformanceThreads * Case::kWords), 0);
@@ -396,6 +413,13 @@ std::vector<ConformanceOutput> run_conformance() {
   Memory<Word> index_out(3 * 2 * 2 * 32 * 5, 0);
   launch(indices, {.grid = {3, 2, 2}, .block = {4, 4, 2}}, index_out.data());
   outputs.push_back({"indices", index_out.values()});
+  constexpr int kBlocks = 5;
+  Memory<Word> last_out(static_cast<std::size_t>((1 + 2 * kBlocks) * kConformanceThreads), 0);
+  Memory<unsigned> counters(2, 0U);
+  launch(last_of_many, {.grid = kBlocks, .block = kConformanceThreads}, last_out.data(), counters.data());
+  outputs.push_back({"last_of_many", last_out.values()});
+  outputs.back().words.resize(kConformanceThreads);
+  for (const unsigned counter : counters.values()) outputs.back().words.push_back(counter);
   Memory<Word> large_out(256, 0);
   launch(large_shared, {.grid = 1, .block = 256, .shared = 100 * 1024}, large_out.data(), 25 * 1024);
   outputs.push_back({"large_shared", large_out.values()});

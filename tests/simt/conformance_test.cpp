@@ -450,6 +450,17 @@ TEST_F(Conformance, Indices) {
   }
 }
 
+TEST_F(Conformance, LastOfManyBlocks) {
+  const std::vector<Word>& got = output("last_of_many");
+  for (int t = 0; t < kThreads; ++t) {
+    Word expected = 1;
+    for (int b = 0; b < 5; ++b) expected += input_word((t + 1) % kThreads + b) >> 8;
+    EXPECT_EQ(got[static_cast<std::size_t>(t)], expected) << "thread " << t;
+  }
+  EXPECT_EQ(got[kThreads], 0U);
+  EXPECT_EQ(got[kThreads + 1], 0U);
+}
+
 TEST_F(Conformance, LargeSharedMemory) {
   const std::vector<Word>& got = output("large_shared");
   for (Word t = 0; t < 256; ++t) {
