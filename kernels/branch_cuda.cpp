@@ -88,7 +88,9 @@ CapturedStep end_capture(CudaStream stream) {
   cudaGraph_t graph = nullptr;
   COHORT_CUDA_CHECK(cudaStreamEndCapture(native(stream), &graph));
   cudaGraphExec_t executable = nullptr;
-  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  // With the priorities of the branches, not that of the stream it is launched on.
+  const cudaError_t status =
+      cudaGraphInstantiate(&executable, graph, cudaGraphInstantiateFlagUseNodePriority);
   (void)cudaGraphDestroy(graph);
   check_cuda(status, "cudaGraphInstantiate");
   return {executable};
