@@ -66,6 +66,8 @@ def main():
             rows = rows_of(text)
             print(file.name)
             for name, (_, arch, registers, shared, stack, spilled) in zip(demangle([r[0] for r in rows]), rows):
+                if name.startswith(("cub::", "thrust::")):  # the toolkit's own
+                    continue
                 kernels += 1
                 spilling += spilled > 0
                 mark = "   SPILLS" if spilled else ""

@@ -2,6 +2,13 @@
 #include "kernels/cuda/simt.cuh"
 #include "simt/support/flavour.h"
 
+#if defined(SIMT_FLAVOUR_tsan) && !defined(__SANITIZE_THREAD__)
+#error "the tsan flavour is not instrumented"
+#endif
+#if defined(SIMT_FLAVOUR_asan) && !defined(__SANITIZE_ADDRESS__)
+#error "the asan flavour is not instrumented"
+#endif
+
 namespace simt::test {
 namespace {
 
