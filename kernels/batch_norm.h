@@ -100,6 +100,9 @@ struct BatchNormBackwardArgs {
 // Bytes that either pass needs, on any device and with any number of threads.
 std::size_t batch_norm_workspace(const BatchNormShape& shape);
 
+// Chunks of rows that the CUDA kernels make one pair of partial sums per channel of, at most.
+std::int64_t batch_norm_device_chunks(const BatchNormShape& shape);
+
 // Throws Error(kInternal) when training on a shape of fewer than two rows: one value per channel has no
 // variance.
 void batch_norm_forward(CpuStream stream, const BatchNormForwardArgs& args);

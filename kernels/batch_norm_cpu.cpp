@@ -499,9 +499,20 @@ void backward(CpuStream stream, const BatchNormBackwardArgs& args) {
 
 }  // namespace
 
+// At least 16384 elements a chunk (what a block has in flight), about 512 blocks over all channels (cut in
+// slices of 32 or so), and at most 128: every block of the second kernel reads the partial sums of its
+// channels again.
+std::int64_t batch_norm_device_chunks(const BatchNormShape& shape) {
+  const Index by_size = shape.rows * shape.channels / 16384;
+  const Index by_blocks = 512 / (ceil_div(shape.channels, 32) + 1);
+  return std::clamp<Index>(std::min(by_size, by_blocks), 1, 128);
+}
+
 std::size_t batch_norm_workspace(const BatchNormShape& shape) {
   const Walk walk(shape);
-  return static_cast<std::size_t>(2 * walk.most_chunks * walk.channels + 4 * walk.width) * sizeof(double);
+  const Index cpu = 2 * walk.most_chunks * walk.channels + 4 * walk.width;
+  const Index device = 2 * batch_norm_device_chunks(shape) * shape.channels;
+  return static_cast<std::size_t>(std::max(cpu, device)) * sizeof(double);
 }
 
 void batch_norm_forward(CpuStream stream, const BatchNormForwardArgs& args) {

@@ -6,6 +6,7 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/pool.h"
+#include "kernels/pool_axis.h"
 
 namespace cohort::kernels {
 namespace {
@@ -15,56 +16,6 @@ using Index = std::int64_t;
 constexpr Index kSlice = 256;      // channels per accumulator array on the stack
 constexpr Index kGrain = 1 << 14;  // elements of the output per chunk
 constexpr Index kRun = 1024;       // pixels per summation chain of global_avg_pool
-
-// Windows along one side of the map, from both ends: the pixels of a window, and the windows of a pixel.
-struct Axis {
-  Index size;  // of the map
-  Index out;
-  PoolWindow window{};  // size 0: adaptive
-  bool count_include_pad = false;
-
-  bool adaptive() const { return window.size == 0; }
-  Index start(Index o) const { return o * window.stride - window.padding; }
-  Index begin(Index o) const { return adaptive() ? o * size / out : std::max<Index>(0, start(o)); }
-  Index end(Index o) const {
-    return adaptive() ? ceil_div((o + 1) * size, out) : std::min(size, start(o) + window.size);
-  }
-  Index divisor(Index o) const {
-    if (!count_include_pad) return end(o) - begin(o);
-    return std::min(start(o) + window.size, size + window.padding) - start(o);
-  }
-  Index first(Index i) const {
-    if (adaptive()) return i * out / size;
-    const Index reach = i + window.padding - window.size;
-    return reach < 0 ? 0 : reach / window.stride + 1;
-  }
-  Index last(Index i) const {
-    if (adaptive()) return ceil_div((i + 1) * out, size);
-    return std::min(out, (i + window.padding) / window.stride + 1);
-  }
-};
-
-struct Axes {
-  Axis vertical;
-  Axis horizontal;
-};
-
-Axes window_axes(const PoolShape& s, const PoolWindow& window, bool count_include_pad) {
-  const Axes axes{{s.height, s.out_height, window, count_include_pad},
-                  {s.width, s.out_width, window, count_include_pad}};
-  for (const Axis& a : {axes.vertical, axes.horizontal}) {
-    check(window.size > 0 && window.stride > 0 && a.out > 0, "pool: empty window, stride or output");
-    check(window.padding * 2 <= window.size && a.start(a.out - 1) < a.size,
-          "pool: a window outside of the map");
-  }
-  return axes;
-}
-
-Axes adaptive_axes(const PoolShape& s) {
-  constexpr PoolWindow kAdaptive{.size = 0};
-  check(s.out_height > 0 && s.out_width > 0, "adaptive_avg_pool: empty output");
-  return {{s.height, s.out_height, kAdaptive}, {s.width, s.out_width, kAdaptive}};
-}
 
 // f(image, row, column, first channel, channels) for each pixel of an (N, height, width, C) map and each
 // slice of channels, in parallel over rows.
@@ -99,7 +50,7 @@ void max_forward(CpuStream stream, const MaxPoolForwardArgs& args) {
   const PoolShape s = args.shape;
   check(s.height * s.width <= std::numeric_limits<std::int32_t>::max(),
         "max_pool: map too large for i32 positions");
-  const Axes axes = window_axes(s, args.window, false);
+  const PoolAxes axes = window_axes(s, args.window, false);
   const T* const x = static_cast<const T*>(args.x);
   for_pixels(stream, s.batch, s.out_height, s.out_width, s.channels,
              [&](Index n, Index i, Index j, Index c0, Index count) {
@@ -136,7 +87,7 @@ template <class T>
 void max_backward(CpuStream stream, const MaxPoolBackwardArgs& args) {
   using A = Accumulator<T>;
   const PoolShape s = args.shape;
-  const Axes axes = window_axes(s, args.window, false);
+  const PoolAxes axes = window_axes(s, args.window, false);
   const T* const grad_y = static_cast<const T*>(args.grad_y);
   for_pixels(
       stream, s.batch, s.height, s.width, s.channels, [&](Index n, Index h, Index w, Index c0, Index count) {
@@ -160,7 +111,7 @@ void max_backward(CpuStream stream, const MaxPoolBackwardArgs& args) {
 }
 
 template <class T>
-void average_forward(CpuStream stream, const PoolShape& s, const Axes& axes, const void* x, void* y) {
+void average_forward(CpuStream stream, const PoolShape& s, const PoolAxes& axes, const void* x, void* y) {
   using A = Accumulator<T>;
   for_pixels(stream, s.batch, s.out_height, s.out_width, s.channels,
              [&](Index n, Index i, Index j, Index c0, Index count) {
@@ -182,7 +133,7 @@ void average_forward(CpuStream stream, const PoolShape& s, const Axes& axes, con
 }
 
 template <class T>
-void average_backward(CpuStream stream, const PoolShape& s, const Axes& axes, const void* grad_y,
+void average_backward(CpuStream stream, const PoolShape& s, const PoolAxes& axes, const void* grad_y,
                       void* grad_x, GradMode mode) {
   using A = Accumulator<T>;
   for_pixels(
@@ -278,28 +229,28 @@ void max_pool_backward(CpuStream stream, const MaxPoolBackwardArgs& args) {
 }
 
 void avg_pool_forward(CpuStream stream, const AvgPoolForwardArgs& args) {
-  const Axes axes = window_axes(args.shape, args.window, args.count_include_pad);
+  const PoolAxes axes = window_axes(args.shape, args.window, args.count_include_pad);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_forward<T>(stream, args.shape, axes, args.x, args.y);
   });
 }
 
 void avg_pool_backward(CpuStream stream, const AvgPoolBackwardArgs& args) {
-  const Axes axes = window_axes(args.shape, args.window, args.count_include_pad);
+  const PoolAxes axes = window_axes(args.shape, args.window, args.count_include_pad);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_backward<T>(stream, args.shape, axes, args.grad_y, args.grad_x, args.mode);
   });
 }
 
 void adaptive_avg_pool_forward(CpuStream stream, const AdaptiveAvgPoolForwardArgs& args) {
-  const Axes axes = adaptive_axes(args.shape);
+  const PoolAxes axes = adaptive_axes(args.shape);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_forward<T>(stream, args.shape, axes, args.x, args.y);
   });
 }
 
 void adaptive_avg_pool_backward(CpuStream stream, const AdaptiveAvgPoolBackwardArgs& args) {
-  const Axes axes = adaptive_axes(args.shape);
+  const PoolAxes axes = adaptive_axes(args.shape);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_backward<T>(stream, args.shape, axes, args.grad_y, args.grad_x, args.mode);
   });

@@ -12,10 +12,10 @@ set(may_include_distill distill models nn core kernels)
 set(may_include_data data core kernels)
 set(may_include_tools tools distill models nn core kernels data)
 
-# memory, branch, devices, readback: not operations; *_math: inline code that both devices share; loss_select, step_feed, step_record: read
+# memory, branch, devices, readback: not operations; *_math, pool_axis: inline code that both devices share; loss_select, step_feed, step_record: read
 # a few hundred numbers, nothing to measure; permutation, append_rows: outside of steps.
-set(no_kernel_test memory branch devices readback augment_math perturb_math permutation_math step_record_math)
-set(no_kernel_bench memory branch devices readback append_rows augment_math perturb_math loss_select permutation permutation_math step_feed step_record
+set(no_kernel_test memory branch devices readback augment_math perturb_math pool_axis permutation_math step_record_math)
+set(no_kernel_bench memory branch devices readback append_rows augment_math perturb_math pool_axis loss_select permutation permutation_math step_feed step_record
     step_record_math)
 
 set(failures "")

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 #include "tests/support/shapes.h"
@@ -68,23 +69,26 @@ struct Forward {
   std::size_t channels() const { return static_cast<std::size_t>(config.channels); }
   std::size_t count() const { return static_cast<std::size_t>(config.rows) * channels(); }
 
-  void run(CpuStream stream) {
+  void run(test::Place place) {
     const BatchNormShape shape{config.rows, config.channels};
     Scratch scratch(batch_norm_workspace(shape));
-    batch_norm_forward(stream, {.dtype = dtype_of<T>(),
-                                .shape = shape,
-                                .x = x.data(),
-                                .residual = config.residual ? residual.data() : nullptr,
-                                .gamma = config.affine ? gamma.data() : nullptr,
-                                .beta = config.affine ? beta.data() : nullptr,
-                                .running_mean = running_mean.data(),
-                                .running_var = running_var.data(),
-                                .mean = mean.data(),
-                                .invstd = invstd.data(),
-                                .y = y.data(),
-                                .training = config.training,
-                                .relu = config.relu,
-                                .workspace = scratch.span()});
+    test::OnDevice on(place);
+    on.run([&](auto stream) {
+      batch_norm_forward(stream, {.dtype = dtype_of<T>(),
+                                  .shape = shape,
+                                  .x = on(x),
+                                  .residual = config.residual ? on(residual) : nullptr,
+                                  .gamma = config.affine ? on(gamma) : nullptr,
+                                  .beta = config.affine ? on(beta) : nullptr,
+                                  .running_mean = on(running_mean),
+                                  .running_var = on(running_var),
+                                  .mean = on(mean),
+                                  .invstd = on(invstd),
+                                  .y = on(y),
+                                  .training = config.training,
+                                  .relu = config.relu,
+                                  .workspace = on(scratch)});
+    });
     EXPECT_TRUE(scratch.intact());
     EXPECT_TRUE(mean.intact() && invstd.intact() && y.intact() && running_mean.intact() &&
                 running_var.intact());
@@ -138,10 +142,10 @@ struct ForwardReference {
 // The bound has no factor for the size of the mean beside the deviation: only the stored mean may round at
 // its size.
 template <class T>
-void expect_forward(Forward<T>& f) {
+void expect_forward(test::Device device, Forward<T>& f) {
   const ForwardReference reference(f);  // before the running statistics change
   ThreadPool pool(2);
-  f.run(CpuStream{&pool});
+  f.run(test::Place(device, CpuStream{&pool}));
   const std::size_t channels = f.channels();
   const double u = test::unit_roundoff(accumulator_of(dtype_of<T>()));
   const double sum = test::sum_factor(f.config.rows, 1) * u;
@@ -168,13 +172,14 @@ void expect_forward(Forward<T>& f) {
   }));
 }
 
-template <class T>
-class BatchNormKernel : public ::testing::Test {};
-using Types = ::testing::Types<float, bf16, double>;
-TYPED_TEST_SUITE(BatchNormKernel, Types);
+template <class Param>
+class BatchNormKernel : public test::TypedDeviceTest<Param> {};
+using Types = test::OnDevices<float, bf16, double>;
+TYPED_TEST_SUITE(BatchNormKernel, Types, test::DeviceNames);
 
 // N, H, W in {1, 2, 7, 33}: rows are their products; the channel counts take every way of tiling.
 TYPED_TEST(BatchNormKernel, ForwardMatchesReferenceAtAwkwardShapes) {
+  using T = typename TypeParam::Type;
   int variant = 0;
   for (const int rows : {2, 4, 7, 14, 33, 49, 98, 231, 1089}) {
     for (const int channels : {1, 3, 15, 16, 17, 33, 64, 100, 160}) {
@@ -187,83 +192,91 @@ TYPED_TEST(BatchNormKernel, ForwardMatchesReferenceAtAwkwardShapes) {
                    .affine = variant % 7 != 0,
                    .misalign = static_cast<std::size_t>(variant % 4)};
       SCOPED_TRACE(::testing::Message() << c);
-      Forward<TypeParam> f(c, static_cast<std::uint64_t>(variant));
-      expect_forward(f);
+      Forward<T> f(c, static_cast<std::uint64_t>(variant));
+      expect_forward(TypeParam::device, f);
     }
   }
 }
 
 // Several chunks; column slices (more than 1024 channels); a real layer.
 TYPED_TEST(BatchNormKernel, ForwardMatchesReferenceAtLargeShapes) {
+  using T = typename TypeParam::Type;
   for (const Case& c : {Case{.rows = 70001, .channels = 1, .relu = true}, Case{.rows = 30001, .channels = 3},
                         Case{.rows = 300, .channels = 1100, .residual = true},
                         Case{.rows = 2 * 33 * 33, .channels = 100, .relu = true, .residual = true},
                         Case{.rows = 8 * 32 * 32, .channels = 16, .relu = true},
+                        Case{.rows = 98, .channels = 2048, .relu = true}, Case{.rows = 1000, .channels = 24},
+                        Case{.rows = 49, .channels = 512, .residual = true},
                         Case{.rows = 1, .channels = 2050, .training = false}}) {
     SCOPED_TRACE(::testing::Message() << c);
-    Forward<TypeParam> f(c, 7);
-    expect_forward(f);
+    Forward<T> f(c, 7);
+    expect_forward(TypeParam::device, f);
   }
 }
 
 // E[x^2] - E[x]^2 in float gives variance -2936 at a mean of 1e4. At 2e6 the mean of a block rounds by 0.06
 // in float: its deviations must correct both the mean and the variance.
 TYPED_TEST(BatchNormKernel, MeanMuchLargerThanDeviation) {
+  using T = typename TypeParam::Type;
   for (const double mean : {1e4, 2e6}) {
     for (const int channels : {1, 16, 64}) {
-      Forward<TypeParam> f({.rows = 4096, .channels = channels, .mean = mean, .sigma = 1}, 3);
+      Forward<T> f({.rows = 4096, .channels = channels, .mean = mean, .sigma = 1}, 3);
       SCOPED_TRACE(::testing::Message() << f.config);
-      expect_forward(f);
+      expect_forward(TypeParam::device, f);
     }
   }
 }
 
 // Blocks whose means differ widely: the merge must carry the variance between them.
 TYPED_TEST(BatchNormKernel, MeanDriftsFromBlockToBlock) {
-  Forward<TypeParam> f({.rows = 20000, .channels = 16}, 4);
+  using T = typename TypeParam::Type;
+  Forward<T> f({.rows = 20000, .channels = 16}, 4);
   for (std::size_t i = 0; i < f.count(); ++i) {
-    f.x[i] = static_cast<TypeParam>(static_cast<double>(f.x[i]) + static_cast<double>(i / 16 / 500) * 100);
+    f.x[i] = static_cast<T>(static_cast<double>(f.x[i]) + static_cast<double>(i / 16 / 500) * 100);
   }
-  expect_forward(f);
+  expect_forward(TypeParam::device, f);
 }
 
 TYPED_TEST(BatchNormKernel, ConstantChannelHasVarianceZero) {
-  using A = Accumulator<TypeParam>;
+  using T = typename TypeParam::Type;
+  using A = Accumulator<T>;
   for (const double value : {0.0, 1e4, -3.0}) {
-    Forward<TypeParam> f({.rows = 5000, .channels = 3}, 5);
-    for (TypeParam& v : f.x.span()) v = static_cast<TypeParam>(value);
-    f.run({});
+    Forward<T> f({.rows = 5000, .channels = 3}, 5);
+    for (T& v : f.x.span()) v = static_cast<T>(value);
+    f.run(TypeParam::device);
     for (std::size_t c = 0; c < 3; ++c) {
-      EXPECT_EQ(f.mean[c], static_cast<A>(static_cast<TypeParam>(value)));
+      EXPECT_EQ(f.mean[c], static_cast<A>(static_cast<T>(value)));
       EXPECT_EQ(f.invstd[c], static_cast<A>(1 / std::sqrt(1e-5)));
     }
     for (std::size_t i = 0; i < f.count(); ++i) {
-      ASSERT_EQ(static_cast<A>(f.y[i]), static_cast<A>(static_cast<TypeParam>(f.beta[i % 3])));
+      ASSERT_EQ(static_cast<A>(f.y[i]), static_cast<A>(static_cast<T>(f.beta[i % 3])));
     }
   }
 }
 
 TYPED_TEST(BatchNormKernel, MeanOfIntegersIsExact) {
-  Forward<TypeParam> f({.rows = 4096, .channels = 17}, 6);
+  using T = typename TypeParam::Type;
+  Forward<T> f({.rows = 4096, .channels = 17}, 6);
   Random random(6);
-  f.x = Guarded<TypeParam>(random.integers<TypeParam>(f.count(), -2, 2));
+  f.x = Guarded<T>(random.integers<T>(f.count(), -2, 2));
   std::vector<std::int64_t> sum(17);
   for (std::size_t i = 0; i < f.count(); ++i) sum[i % 17] += std::lround(static_cast<double>(f.x[i]));
-  f.run({});
+  f.run(TypeParam::device);
   // Merged in double: exact once rounded to float.
-  const double tol = std::is_same_v<TypeParam, double> ? 1e-12 : 0;
+  const double tol = std::is_same_v<T, double> ? 1e-12 : 0;
   for (std::size_t c = 0; c < 17; ++c) {
     EXPECT_NEAR(static_cast<double>(f.mean[c]) * 4096, static_cast<double>(sum[c]), tol);
   }
 }
 
 TYPED_TEST(BatchNormKernel, NanReachesItsChannelOnly) {
+  using T = typename TypeParam::Type;
   for (const double bad : {kNan, kInf, -kInf}) {
     for (const bool training : {true, false}) {
-      Forward<TypeParam> f({.rows = 700, .channels = 19, .training = training, .relu = true}, 8);
+      Forward<T> f({.rows = 700, .channels = 19, .training = training, .relu = true}, 8);
       const std::size_t at = 300 * 19 + 5;
-      f.x[at] = static_cast<TypeParam>(bad);
-      f.run({});
+      f.x[at] = static_cast<T>(bad);
+      f.run(TypeParam::device);
       for (std::size_t i = 0; i < f.count(); ++i) {
         const double y = static_cast<double>(f.y[i]);
         const bool depends = training ? i % 19 == 5 : i == at;
@@ -280,38 +293,43 @@ TYPED_TEST(BatchNormKernel, NanReachesItsChannelOnly) {
 }
 
 TYPED_TEST(BatchNormKernel, OneValuePerChannelIsRefusedInTraining) {
-  Forward<TypeParam> f({.rows = 1, .channels = 4}, 9);
+  using T = typename TypeParam::Type;
+  Forward<T> f({.rows = 1, .channels = 4}, 9);
   try {
-    f.run({});
+    f.run(TypeParam::device);
     FAIL() << "not refused";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInternal);
     EXPECT_THAT(error.what(), ::testing::HasSubstr("two values per channel"));
   }
   f.config.training = false;
-  EXPECT_NO_THROW(f.run({}));
+  EXPECT_NO_THROW(f.run(TypeParam::device));
 }
 
 TYPED_TEST(BatchNormKernel, EvaluationLeavesRunningStatisticsAndMayRunInPlace) {
-  Forward<TypeParam> f({.rows = 77, .channels = 33, .training = false, .relu = true, .residual = true}, 10);
+  using T = typename TypeParam::Type;
+  Forward<T> f({.rows = 77, .channels = 33, .training = false, .relu = true, .residual = true}, 10);
   const auto running_mean = f.running_mean.values();
   const auto running_var = f.running_var.values();
-  f.run({});
+  f.run(TypeParam::device);
   EXPECT_TRUE(test::same_bits(f.running_mean.values(), running_mean));
   EXPECT_TRUE(test::same_bits(f.running_var.values(), running_var));
   Scratch scratch(batch_norm_workspace({77, 33}));
-  batch_norm_forward(CpuStream{}, {.dtype = dtype_of<TypeParam>(),
-                                   .shape = {77, 33},
-                                   .x = f.x.data(),
-                                   .residual = f.residual.data(),
-                                   .gamma = f.gamma.data(),
-                                   .beta = f.beta.data(),
-                                   .running_mean = f.running_mean.data(),
-                                   .running_var = f.running_var.data(),
-                                   .y = f.x.data(),
-                                   .training = false,
-                                   .relu = true,
-                                   .workspace = scratch.span()});
+  test::OnDevice on(TypeParam::device);
+  on.run([&](auto stream) {
+    batch_norm_forward(stream, {.dtype = dtype_of<T>(),
+                                .shape = {77, 33},
+                                .x = on(f.x),
+                                .residual = on(f.residual),
+                                .gamma = on(f.gamma),
+                                .beta = on(f.beta),
+                                .running_mean = on(f.running_mean),
+                                .running_var = on(f.running_var),
+                                .y = on(f.x),
+                                .training = false,
+                                .relu = true,
+                                .workspace = on(scratch)});
+  });
   EXPECT_TRUE(test::same_bits(f.x.values(), f.y.values()));
 }
 
@@ -339,29 +357,32 @@ struct Backward {
   std::size_t channels() const { return static_cast<std::size_t>(config.channels); }
   std::size_t count() const { return static_cast<std::size_t>(config.rows) * channels(); }
 
-  void run(CpuStream stream) {
+  void run(test::Place place) {
     const GradMode mode = config.accumulate ? GradMode::kAccumulate : GradMode::kOverwrite;
     const BatchNormShape shape{config.rows, config.channels};
     Scratch scratch(batch_norm_workspace(shape));
-    batch_norm_backward(stream, {.dtype = dtype_of<T>(),
-                                 .shape = shape,
-                                 .x = x.data(),
-                                 .y = y.data(),
-                                 .grad_y = grad_y.data(),
-                                 .gamma = config.affine ? gamma.data() : nullptr,
-                                 .mean = mean.data(),
-                                 .invstd = invstd.data(),
-                                 .grad_x = grad_x.data(),
-                                 .grad_x_mode = mode,
-                                 .grad_residual = config.residual ? grad_residual.data() : nullptr,
-                                 .grad_residual_mode = mode,
-                                 .grad_gamma = config.affine ? grad_gamma.data() : nullptr,
-                                 .grad_gamma_mode = mode,
-                                 .grad_beta = config.affine ? grad_beta.data() : nullptr,
-                                 .grad_beta_mode = mode,
-                                 .training = config.training,
-                                 .relu = config.relu,
-                                 .workspace = scratch.span()});
+    test::OnDevice on(place);
+    on.run([&](auto stream) {
+      batch_norm_backward(stream, {.dtype = dtype_of<T>(),
+                                   .shape = shape,
+                                   .x = on(x),
+                                   .y = on(y),
+                                   .grad_y = on(grad_y),
+                                   .gamma = config.affine ? on(gamma) : nullptr,
+                                   .mean = on(mean),
+                                   .invstd = on(invstd),
+                                   .grad_x = on(grad_x),
+                                   .grad_x_mode = mode,
+                                   .grad_residual = config.residual ? on(grad_residual) : nullptr,
+                                   .grad_residual_mode = mode,
+                                   .grad_gamma = config.affine ? on(grad_gamma) : nullptr,
+                                   .grad_gamma_mode = mode,
+                                   .grad_beta = config.affine ? on(grad_beta) : nullptr,
+                                   .grad_beta_mode = mode,
+                                   .training = config.training,
+                                   .relu = config.relu,
+                                   .workspace = on(scratch)});
+    });
     EXPECT_TRUE(scratch.intact());
     EXPECT_TRUE(grad_x.intact() && grad_residual.intact() && grad_gamma.intact() && grad_beta.intact());
   }
@@ -416,11 +437,11 @@ struct BackwardReference {
 };
 
 template <class T>
-void expect_backward(Backward<T>& b) {
+void expect_backward(test::Device device, Backward<T>& b) {
   const BackwardReference reference(b);  // before the gradients are overwritten
   const auto untouched = b.grad_gamma.values();
   ThreadPool pool(2);
-  b.run(CpuStream{&pool});
+  b.run(test::Place(device, CpuStream{&pool}));
   EXPECT_TRUE(test::all_within(b.grad_x.values(), reference.grad_x,
                                [&](std::size_t i) { return reference.grad_x_tol[i]; }));
   if (b.config.residual) {
@@ -436,6 +457,7 @@ void expect_backward(Backward<T>& b) {
 }
 
 TYPED_TEST(BatchNormKernel, BackwardMatchesReference) {
+  using T = typename TypeParam::Type;
   int variant = 0;
   for (const int rows : {2, 7, 33, 98, 231, 1089}) {
     for (const int channels : {1, 3, 15, 16, 17, 33, 64, 100, 160}) {
@@ -450,35 +472,41 @@ TYPED_TEST(BatchNormKernel, BackwardMatchesReference) {
                      .accumulate = variant % 3 == 0,
                      .misalign = static_cast<std::size_t>(variant % 4)};
         SCOPED_TRACE(::testing::Message() << c);
-        Backward<TypeParam> b(c, static_cast<std::uint64_t>(variant));
-        expect_backward(b);
+        Backward<T> b(c, static_cast<std::uint64_t>(variant));
+        expect_backward(TypeParam::device, b);
       }
     }
   }
   for (const Case& c :
        {Case{.rows = 70001, .channels = 1, .relu = true},
         Case{.rows = 300, .channels = 1100, .relu = true, .residual = true},
+        Case{.rows = 98, .channels = 2048, .relu = true}, Case{.rows = 1000, .channels = 24},
+        Case{.rows = 49, .channels = 512, .relu = true, .residual = true},
         Case{.rows = 20000, .channels = 16, .relu = true, .residual = true, .accumulate = true}}) {
     SCOPED_TRACE(::testing::Message() << c);
-    Backward<TypeParam> b(c, 11);
-    expect_backward(b);
+    Backward<T> b(c, 11);
+    expect_backward(TypeParam::device, b);
   }
 }
 
 TYPED_TEST(BatchNormKernel, ResidualGradientIsExactAndUnwantedGradientsAreLeftAlone) {
-  Backward<TypeParam> b({.rows = 50, .channels = 21, .relu = true, .residual = true}, 12);
+  using T = typename TypeParam::Type;
+  Backward<T> b({.rows = 50, .channels = 21, .relu = true, .residual = true}, 12);
   Scratch scratch(batch_norm_workspace({50, 21}));
   const auto grad_x = b.grad_x.values();
-  batch_norm_backward(CpuStream{}, {.dtype = dtype_of<TypeParam>(),
-                                    .shape = {50, 21},
-                                    .x = b.x.data(),
-                                    .y = b.y.data(),
-                                    .grad_y = b.grad_y.data(),
-                                    .mean = b.mean.data(),
-                                    .invstd = b.invstd.data(),
-                                    .grad_residual = b.grad_residual.data(),
-                                    .relu = true,
-                                    .workspace = scratch.span()});
+  test::OnDevice on(TypeParam::device);
+  on.run([&](auto stream) {
+    batch_norm_backward(stream, {.dtype = dtype_of<T>(),
+                                 .shape = {50, 21},
+                                 .x = on(b.x),
+                                 .y = on(b.y),
+                                 .grad_y = on(b.grad_y),
+                                 .mean = on(b.mean),
+                                 .invstd = on(b.invstd),
+                                 .grad_residual = on(b.grad_residual),
+                                 .relu = true,
+                                 .workspace = on(scratch)});
+  });
   EXPECT_TRUE(test::same_bits(b.grad_x.values(), grad_x));
   for (std::size_t i = 0; i < b.count(); ++i) {
     const double expected = static_cast<double>(b.y[i]) > 0 ? static_cast<double>(b.grad_y[i]) : 0;
@@ -488,26 +516,28 @@ TYPED_TEST(BatchNormKernel, ResidualGradientIsExactAndUnwantedGradientsAreLeftAl
 
 // The aliases that the header allows give the bits of separate buffers.
 TYPED_TEST(BatchNormKernel, BackwardMayWriteIntoItsInputs) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   for (const bool relu : {false, true}) {
     const Backward<T> b({.rows = 3000, .channels = 21}, 16);
     Scratch scratch(batch_norm_workspace({3000, 21}));
     const auto run = [&](Guarded<T>& grad_y, Guarded<T>* grad_residual, Guarded<T>& grad_x, GradMode mode) {
       ThreadPool pool(2);
-      batch_norm_backward(CpuStream{&pool},
-                          {.dtype = dtype_of<T>(),
-                           .shape = {3000, 21},
-                           .x = b.x.data(),
-                           .y = b.y.data(),
-                           .grad_y = grad_y.data(),
-                           .gamma = b.gamma.data(),
-                           .mean = b.mean.data(),
-                           .invstd = b.invstd.data(),
-                           .grad_x = grad_x.data(),
-                           .grad_x_mode = mode,
-                           .grad_residual = grad_residual == nullptr ? nullptr : grad_residual->data(),
-                           .relu = relu,
-                           .workspace = scratch.span()});
+      test::OnDevice on(test::Place(TypeParam::device, CpuStream{&pool}));
+      on.run([&](auto stream) {
+        batch_norm_backward(stream, {.dtype = dtype_of<T>(),
+                                     .shape = {3000, 21},
+                                     .x = on(b.x),
+                                     .y = on(b.y),
+                                     .grad_y = on(grad_y),
+                                     .gamma = on(b.gamma),
+                                     .mean = on(b.mean),
+                                     .invstd = on(b.invstd),
+                                     .grad_x = on(grad_x),
+                                     .grad_x_mode = mode,
+                                     .grad_residual = grad_residual == nullptr ? nullptr : on(*grad_residual),
+                                     .relu = relu,
+                                     .workspace = on(scratch)});
+      });
     };
     Guarded<T> grad_y = b.grad_y, dz(b.count()), grad_x(b.count());
     run(grad_y, &dz, grad_x, GradMode::kOverwrite);
@@ -525,22 +555,23 @@ TYPED_TEST(BatchNormKernel, BackwardMayWriteIntoItsInputs) {
   }
 }
 
-TYPED_TEST(BatchNormKernel, SameBitsOnAnyNumberOfThreads) {
+TYPED_TEST(BatchNormKernel, SameBitsOnAnyNumberOfThreadsInAnyOrder) {
+  using T = typename TypeParam::Type;
   for (const Case& c :
        {Case{.rows = 30011, .channels = 16, .relu = true, .residual = true},
         Case{.rows = 40000, .channels = 3}, Case{.rows = 700, .channels = 1100, .relu = true}}) {
-    Forward<TypeParam> f(c, 13);
-    Backward<TypeParam> b(c, 14);
-    f.run({});
-    b.run({});
-    test::for_each_thread_count([&](CpuStream stream) {
-      Forward<TypeParam> g(c, 13);
-      g.run(stream);
+    Forward<T> f(c, 13);
+    Backward<T> b(c, 14);
+    f.run(TypeParam::device);
+    b.run(TypeParam::device);
+    test::for_each_place(TypeParam::device, [&](test::Place place) {
+      Forward<T> g(c, 13);
+      g.run(place);
       EXPECT_TRUE(test::same_bits(g.y.values(), f.y.values()));
       EXPECT_TRUE(test::same_bits(g.invstd.values(), f.invstd.values()));
       EXPECT_TRUE(test::same_bits(g.running_var.values(), f.running_var.values()));
-      Backward<TypeParam> d(c, 14);
-      d.run(stream);
+      Backward<T> d(c, 14);
+      d.run(place);
       EXPECT_TRUE(test::same_bits(d.grad_x.values(), b.grad_x.values()));
       EXPECT_TRUE(test::same_bits(d.grad_gamma.values(), b.grad_gamma.values()));
       EXPECT_TRUE(test::same_bits(d.grad_beta.values(), b.grad_beta.values()));
@@ -550,12 +581,13 @@ TYPED_TEST(BatchNormKernel, SameBitsOnAnyNumberOfThreads) {
 
 // Changing the units of x changes nothing (but for eps): 2^10 x is exact in every dtype.
 TYPED_TEST(BatchNormKernel, InvariantToScaleOfInput) {
-  Forward<TypeParam> f({.rows = 999, .channels = 16, .sigma = 1e4}, 15);
-  Forward<TypeParam> g({.rows = 999, .channels = 16, .sigma = 1e4}, 15);
-  for (TypeParam& v : g.x.span()) v = static_cast<TypeParam>(static_cast<double>(v) * 1024);
-  f.run({});
-  g.run({});
-  const double u = test::unit_roundoff(dtype_of<TypeParam>());
+  using T = typename TypeParam::Type;
+  Forward<T> f({.rows = 999, .channels = 16, .sigma = 1e4}, 15);
+  Forward<T> g({.rows = 999, .channels = 16, .sigma = 1e4}, 15);
+  for (T& v : g.x.span()) v = static_cast<T>(static_cast<double>(v) * 1024);
+  f.run(TypeParam::device);
+  g.run(TypeParam::device);
+  const double u = test::unit_roundoff(dtype_of<T>());
   EXPECT_TRUE(test::all_within(g.y.values(), to_doubles(f.y), [&](std::size_t i) {
     return 16 * u * (std::abs(static_cast<double>(f.y[i])) + 4) + 1e-5 / 1e8 * 4;
   }));

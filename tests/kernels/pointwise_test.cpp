@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 #include "tests/support/shapes.h"
@@ -26,17 +27,18 @@ double at(const Guarded<T>& values, std::size_t i) {
   return static_cast<double>(values[i]);
 }
 
-template <class T>
-class PointwiseKernel : public ::testing::Test {
+template <class Param>
+class PointwiseKernel : public test::TypedDeviceTest<Param> {
  protected:
-  // Runs `kernel(stream, a, b, y)` on random inputs of every awkward length and misalignment, on 1, 2 and 3
-  // threads, and compares each y with f(a, b, old y) computed in double and rounded once.
-  void compare(
-      const std::function<void(CpuStream, const Guarded<T>&, const Guarded<T>&, Guarded<T>&)>& kernel,
-      const std::function<double(double, double, double)>& f) {
+  // Runs `kernel(stream, a, b, y, count)` on random inputs of every awkward length and misalignment, on 1, 2
+  // and 3 threads or on the device, and compares each y with f(a, b, old y) computed in double and rounded
+  // once.
+  template <class Kernel>
+  void compare(Kernel kernel, const std::function<double(double, double, double)>& f) {
+    using T = typename Param::Type;
     std::uint64_t seed = 0;
     std::vector<std::size_t> lengths(test::kLengths.begin(), test::kLengths.end());
-    lengths.push_back(100003);
+    lengths.push_back(100003);  // several chunks
     for (const std::size_t count : lengths) {
       SCOPED_TRACE(::testing::Message() << "count " << count);
       Random random(++seed);
@@ -45,9 +47,10 @@ class PointwiseKernel : public ::testing::Test {
       const Guarded<T> b(random.normals<T>(count), misalign);
       const std::vector<T> old = random.normals<T>(count);
       std::vector<T> first;
-      test::for_each_thread_count([&](CpuStream stream) {
+      test::for_each_place(Param::device, [&](test::Place place) {
         Guarded<T> y(old, misalign);
-        kernel(stream, a, b, y);
+        test::OnDevice on(place);
+        on.run([&](auto stream) { kernel(stream, on(a), on(b), on(y), static_cast<std::int64_t>(count)); });
         EXPECT_TRUE(y.intact());
         if (first.empty()) first = y.values();
         EXPECT_TRUE(test::same_bits(y.values(), first));
@@ -66,26 +69,22 @@ class PointwiseKernel : public ::testing::Test {
     }
   }
 };
-using Types = ::testing::Types<float, bf16, double>;
-TYPED_TEST_SUITE(PointwiseKernel, Types);
+using Types = test::OnDevices<float, bf16, double>;
+TYPED_TEST_SUITE(PointwiseKernel, Types, test::DeviceNames);
 
 TYPED_TEST(PointwiseKernel, Relu) {
-  using T = TypeParam;
-  const auto count = [](const Guarded<T>& y) { return static_cast<std::int64_t>(y.size()); };
+  using T = typename TypeParam::Type;
   this->compare(
-      [&](CpuStream stream, const auto& a, const auto&, auto& y) {
-        relu_forward(stream, {.dtype = dtype_of<T>(), .count = count(y), .x = a.data(), .y = y.data()});
+      [&](auto stream, const T* a, const T*, T* y, std::int64_t count) {
+        relu_forward(stream, {.dtype = dtype_of<T>(), .count = count, .x = a, .y = y});
       },
       [](double a, double, double) { return a < 0 ? 0 : a; });
   for (const GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate}) {
     this->compare(
-        [&](CpuStream stream, const auto& a, const auto& b, auto& y) {
-          relu_backward(stream, {.dtype = dtype_of<T>(),
-                                 .count = count(y),
-                                 .y = a.data(),
-                                 .grad_y = b.data(),
-                                 .grad_x = y.data(),
-                                 .mode = mode});
+        [&](auto stream, const T* a, const T* b, T* y, std::int64_t count) {
+          relu_backward(
+              stream,
+              {.dtype = dtype_of<T>(), .count = count, .y = a, .grad_y = b, .grad_x = y, .mode = mode});
         },
         [&](double a, double b, double old) {
           return (a > 0 ? b : 0) + (mode == GradMode::kAccumulate ? old : 0);
@@ -94,23 +93,18 @@ TYPED_TEST(PointwiseKernel, Relu) {
 }
 
 TYPED_TEST(PointwiseKernel, AddAndScale) {
-  using T = TypeParam;
-  const auto count = [](const Guarded<T>& y) { return static_cast<std::int64_t>(y.size()); };
+  using T = typename TypeParam::Type;
   this->compare(
-      [&](CpuStream stream, const auto& a, const auto& b, auto& y) {
-        add(stream, {.dtype = dtype_of<T>(), .count = count(y), .a = a.data(), .b = b.data(), .y = y.data()});
+      [&](auto stream, const T* a, const T* b, T* y, std::int64_t count) {
+        add(stream, {.dtype = dtype_of<T>(), .count = count, .a = a, .b = b, .y = y});
       },
       [](double a, double b, double) { return a + b; });
   for (const GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate}) {
     for (const double factor : {1.0, -0.75}) {
       this->compare(
-          [&](CpuStream stream, const auto& a, const auto&, auto& y) {
-            scale(stream, {.dtype = dtype_of<T>(),
-                           .count = count(y),
-                           .x = a.data(),
-                           .y = y.data(),
-                           .factor = factor,
-                           .mode = mode});
+          [&](auto stream, const T* a, const T*, T* y, std::int64_t count) {
+            scale(stream,
+                  {.dtype = dtype_of<T>(), .count = count, .x = a, .y = y, .factor = factor, .mode = mode});
           },
           [&](double a, double, double old) {
             return factor * a + (mode == GradMode::kAccumulate ? old : 0);
@@ -120,19 +114,21 @@ TYPED_TEST(PointwiseKernel, AddAndScale) {
 }
 
 TYPED_TEST(PointwiseKernel, AddMayWriteIntoAnInput) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   Random random(1);
   Guarded<T> a(random.integers<T>(70001, -50, 50));
   const Guarded<T> b(random.integers<T>(70001, -50, 50));
   const auto old = a.values();
   ThreadPool pool(2);
-  add(CpuStream{&pool},
-      {.dtype = dtype_of<T>(), .count = 70001, .a = a.data(), .b = b.data(), .y = a.data()});
+  test::OnDevice on(test::Place(TypeParam::device, CpuStream{&pool}));
+  on.run([&](auto stream) {
+    add(stream, {.dtype = dtype_of<T>(), .count = 70001, .a = on(a), .b = on(b), .y = on(a)});
+  });
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_EQ(at(a, i), static_cast<double>(old[i]) + at(b, i));
 }
 
 TYPED_TEST(PointwiseKernel, NonFiniteValues) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   const std::vector<double> inputs{kNan, kInf, -kInf, 0.0, -0.0, 1.0, -1.0};
   std::vector<T> values;
   for (int repeat = 0; repeat < 5; ++repeat) {
@@ -141,7 +137,10 @@ TYPED_TEST(PointwiseKernel, NonFiniteValues) {
   const Guarded<T> x(values);
   const auto count = static_cast<std::int64_t>(values.size());
   Guarded<T> y(values.size());
-  relu_forward(CpuStream{}, {.dtype = dtype_of<T>(), .count = count, .x = x.data(), .y = y.data()});
+  test::OnDevice on(TypeParam::device);
+  on.run([&](auto stream) {
+    relu_forward(stream, {.dtype = dtype_of<T>(), .count = count, .x = on(x), .y = on(y)});
+  });
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double v = inputs[i % inputs.size()];
     EXPECT_TRUE(test::within(at(y, i), v < 0 ? 0 : v, 0)) << v;
@@ -149,22 +148,25 @@ TYPED_TEST(PointwiseKernel, NonFiniteValues) {
   // The gradient is masked by the result: at 0 and behind a NaN it is 0.
   Guarded<T> ones(std::vector<T>(values.size(), static_cast<T>(1.0)));
   Guarded<T> grad(values.size());
-  relu_backward(
-      CpuStream{},
-      {.dtype = dtype_of<T>(), .count = count, .y = y.data(), .grad_y = ones.data(), .grad_x = grad.data()});
+  on.run([&](auto stream) {
+    relu_backward(
+        stream, {.dtype = dtype_of<T>(), .count = count, .y = on(y), .grad_y = on(ones), .grad_x = on(grad)});
+  });
   for (std::size_t i = 0; i < values.size(); ++i) {
     EXPECT_EQ(at(grad, i), inputs[i % inputs.size()] > 0 ? 1 : 0);
   }
 }
 
 TYPED_TEST(PointwiseKernel, Fill) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   for (const std::size_t count : {std::size_t{1}, std::size_t{33}, std::size_t{65537}}) {
     for (const double value : {0.0, 1.5, kNan, -kInf}) {
       Guarded<T> y(count, 1);
-      fill(
-          CpuStream{},
-          {.dtype = dtype_of<T>(), .count = static_cast<std::int64_t>(count), .y = y.data(), .value = value});
+      test::OnDevice on(TypeParam::device);
+      on.run([&](auto stream) {
+        fill(stream,
+             {.dtype = dtype_of<T>(), .count = static_cast<std::int64_t>(count), .y = on(y), .value = value});
+      });
       EXPECT_TRUE(y.intact());
       for (std::size_t i = 0; i < count; ++i) ASSERT_TRUE(test::within(at(y, i), value, 0));
     }
@@ -172,14 +174,17 @@ TYPED_TEST(PointwiseKernel, Fill) {
 }
 
 template <class From, class To>
-void expect_cast(const std::vector<From>& values) {
+void expect_cast(test::Device device, const std::vector<From>& values) {
   const Guarded<From> x(values, 1);
   Guarded<To> y(values.size(), 3);
-  cast(CpuStream{}, {.from = dtype_of<From>(),
-                     .to = dtype_of<To>(),
-                     .count = static_cast<std::int64_t>(values.size()),
-                     .x = x.data(),
-                     .y = y.data()});
+  test::OnDevice on(device);
+  on.run([&](auto stream) {
+    cast(stream, {.from = dtype_of<From>(),
+                  .to = dtype_of<To>(),
+                  .count = static_cast<std::int64_t>(values.size()),
+                  .x = on(x),
+                  .y = on(y)});
+  });
   EXPECT_TRUE(y.intact());
   for (std::size_t i = 0; i < values.size(); ++i) {
     const To expected = static_cast<To>(static_cast<double>(values[i]));
@@ -188,8 +193,11 @@ void expect_cast(const std::vector<From>& values) {
   }
 }
 
+class PointwiseKernelCast : public test::DeviceTest {};
+COHORT_INSTANTIATE_DEVICES(PointwiseKernelCast);
+
 // Every bf16 value, the midpoints between neighbours (ties to even) and their own neighbours in float.
-TEST(PointwiseKernelCast, RoundsToNearestEven) {
+TEST_P(PointwiseKernelCast, RoundsToNearestEven) {
   std::vector<bf16> all(65536);
   std::vector<float> floats;
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
@@ -198,16 +206,19 @@ TEST(PointwiseKernelCast, RoundsToNearestEven) {
       floats.push_back(std::bit_cast<float>(bits << 16 | low));
     }
   }
-  expect_cast<bf16, float>(all);
-  expect_cast<bf16, double>(all);
-  expect_cast<float, bf16>(floats);
-  expect_cast<float, double>(floats);
-  expect_cast<double, float>({1.0, 1.0 + 0x1p-24, 1.0 + 0x1.8p-23, -1e300, kNan, 1e-310});
+  expect_cast<bf16, float>(GetParam(), all);
+  expect_cast<bf16, double>(GetParam(), all);
+  expect_cast<float, bf16>(GetParam(), floats);
+  expect_cast<float, double>(GetParam(), floats);
+  expect_cast<double, float>(GetParam(), {1.0, 1.0 + 0x1p-24, 1.0 + 0x1.8p-23, -1e300, kNan, 1e-310});
   // Against rounding worked out by hand, not by the class under test.
   const Guarded<float> x(
       std::vector<float>{1.0F + 0x1p-8F, 1.0F + 0x1.8p-7F, 1.0F + 0x1p-8F + 0x1p-23F, 3.4e38F});
   Guarded<bf16> y(4);
-  cast(CpuStream{}, {.from = DType::f32, .to = DType::bf16, .count = 4, .x = x.data(), .y = y.data()});
+  test::OnDevice on(GetParam());
+  on.run([&](auto stream) {
+    cast(stream, {.from = DType::f32, .to = DType::bf16, .count = 4, .x = on(x), .y = on(y)});
+  });
   EXPECT_EQ(at(y, 0), 1.0);
   EXPECT_EQ(at(y, 1), 1.0 + 0x1p-6);
   EXPECT_EQ(at(y, 2), 1.0 + 0x1p-7);
@@ -216,7 +227,7 @@ TEST(PointwiseKernelCast, RoundsToNearestEven) {
 
 // y and grad_x against the formula, element by element; both are exact.
 TYPED_TEST(PointwiseKernel, ShortcutA) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   std::uint64_t seed = 0;
   for (const ShortcutAShape s : {ShortcutAShape{1, 1, 1, 1, 1, 1}, ShortcutAShape{2, 8, 8, 16, 32, 2},
                                  ShortcutAShape{3, 7, 33, 3, 8, 2}, ShortcutAShape{2, 5, 4, 17, 17, 3},
@@ -240,18 +251,21 @@ TYPED_TEST(PointwiseKernel, ShortcutA) {
         expected_grad[a] = at(grad_y, b);
       }
     }
-    test::for_each_thread_count([&](CpuStream stream) {
+    test::for_each_place(TypeParam::device, [&](test::Place place) {
+      test::OnDevice on(place);
       Guarded<T> y(count_y, seed % 4);
-      shortcut_a_forward(stream, {.dtype = dtype_of<T>(), .shape = s, .x = x.data(), .y = y.data()});
+      on.run([&](auto stream) {
+        shortcut_a_forward(stream, {.dtype = dtype_of<T>(), .shape = s, .x = on(x), .y = on(y)});
+      });
       EXPECT_TRUE(y.intact());
       EXPECT_TRUE(test::all_near(y.values(), expected_y, 0));
       for (const GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate}) {
         Guarded<T> grad_x(old, seed % 4);
-        shortcut_a_backward(stream, {.dtype = dtype_of<T>(),
-                                     .shape = s,
-                                     .grad_y = grad_y.data(),
-                                     .grad_x = grad_x.data(),
-                                     .mode = mode});
+        on.run([&](auto stream) {
+          shortcut_a_backward(
+              stream,
+              {.dtype = dtype_of<T>(), .shape = s, .grad_y = on(grad_y), .grad_x = on(grad_x), .mode = mode});
+        });
         EXPECT_TRUE(grad_x.intact());
         Doubles expected = expected_grad;
         for (std::size_t i = 0; i < count_x && mode == GradMode::kAccumulate; ++i) {

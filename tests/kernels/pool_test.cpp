@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
 #include "tests/support/shapes.h"
@@ -54,7 +55,8 @@ Bin adaptive_bin(const PoolShape& s, std::int64_t i, std::int64_t j) {
 
 template <class T>
 struct Maps {
-  Maps(const PoolShape& s, std::uint64_t seed, bool integers) : shape(s), random(seed), misalign(seed % 4) {
+  Maps(test::Device d, const PoolShape& s, std::uint64_t seed, bool integers)
+      : device(d), shape(s), random(seed), misalign(seed % 4) {
     const auto fill = [&](std::size_t count) {
       return Guarded<T>(integers ? random.integers<T>(count, -4, 4) : random.normals<T>(count), misalign);
     };
@@ -80,7 +82,7 @@ struct Maps {
     }
   }
 
-  // forward(stream, y) and backward(stream, grad_x, mode) against averages over `bin(i, j)`.
+  // forward(stream, x, y) and backward(stream, grad_y, grad_x, mode) against averages over `bin(i, j)`.
   template <class Bins, class F, class B>
   void expect_average(Bins bin, F forward, B backward) {
     Doubles y(grad_y.size()), y_abs(grad_y.size()), grad(x.size()), grad_abs(x.size());
@@ -98,27 +100,30 @@ struct Maps {
         }
       }
     });
-    expect_same_on_threads(y.size(), nullptr, forward, y, y_abs, terms);
-    expect_same_on_threads(
-        x.size(), nullptr, [&](CpuStream s, T* out) { backward(s, out, GradMode::kOverwrite); }, grad,
-        grad_abs, terms);
+    expect_same_everywhere(y.size(), nullptr, x, forward, y, y_abs, terms);
+    expect_same_everywhere(
+        x.size(), nullptr, grad_y,
+        [&](auto s, const T* in, T* out) { backward(s, in, out, GradMode::kOverwrite); }, grad, grad_abs,
+        terms);
     for (std::size_t i = 0; i < x.size(); ++i) {
       grad[i] += static_cast<double>(old[i]);
       grad_abs[i] += std::abs(static_cast<double>(old[i]));
     }
-    expect_same_on_threads(
-        x.size(), &old, [&](CpuStream s, T* out) { backward(s, out, GradMode::kAccumulate); }, grad, grad_abs,
+    expect_same_everywhere(
+        x.size(), &old, grad_y,
+        [&](auto s, const T* in, T* out) { backward(s, in, out, GradMode::kAccumulate); }, grad, grad_abs,
         terms);
   }
 
   template <class F>
-  void expect_same_on_threads(std::size_t count, const Guarded<T>* initial, F kernel, const Doubles& expected,
-                              const Doubles& abs, std::int64_t terms) {
+  void expect_same_everywhere(std::size_t count, const Guarded<T>* initial, const Guarded<T>& in, F kernel,
+                              const Doubles& expected, const Doubles& abs, std::int64_t terms) {
     std::vector<T> first;
-    test::for_each_thread_count([&](CpuStream stream) {
+    test::for_each_place(device, [&](test::Place place) {
       Guarded<T> out =
           initial == nullptr ? Guarded<T>(count, misalign) : Guarded<T>(initial->values(), misalign);
-      kernel(stream, out.data());
+      test::OnDevice on(place);
+      on.run([&](auto stream) { kernel(stream, on(in), on(out)); });
       EXPECT_TRUE(out.intact());
       if (first.empty()) first = out.values();
       EXPECT_TRUE(test::same_bits(out.values(), first));
@@ -128,6 +133,7 @@ struct Maps {
     }));
   }
 
+  test::Device device;
   PoolShape shape;
   Random random;
   std::size_t misalign;
@@ -147,34 +153,34 @@ const std::vector<WindowCase> kWindowCases{
     {{7, 2, 3, 100, 1, 1}, {5, 3, 2}}, {{1, 9, 9, 300, 3, 3}, {3, 3, 0}},
     {{2, 12, 12, 16, 7, 7}, {3, 2, 1}}};
 
-template <class T>
-class PoolKernel : public ::testing::Test {};
-using Types = ::testing::Types<float, bf16, double>;
-TYPED_TEST_SUITE(PoolKernel, Types);
+template <class Param>
+class PoolKernel : public test::TypedDeviceTest<Param> {};
+using Types = test::OnDevices<float, bf16, double>;
+TYPED_TEST_SUITE(PoolKernel, Types, test::DeviceNames);
 
 TYPED_TEST(PoolKernel, Average) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   std::uint64_t seed = 0;
   for (const WindowCase& c : kWindowCases) {
     for (const bool include_pad : {true, false}) {
       SCOPED_TRACE(::testing::Message() << "case " << seed);
-      Maps<T> m(c.shape, ++seed, false);
+      Maps<T> m(TypeParam::device, c.shape, ++seed, false);
       m.expect_average(
           [&](std::int64_t i, std::int64_t j) { return window_bin(c.shape, c.window, include_pad, i, j); },
-          [&](CpuStream stream, T* y) {
+          [&](auto stream, const T* x, T* y) {
             avg_pool_forward(stream, {.dtype = dtype_of<T>(),
                                       .shape = c.shape,
                                       .window = c.window,
                                       .count_include_pad = include_pad,
-                                      .x = m.x.data(),
+                                      .x = x,
                                       .y = y});
           },
-          [&](CpuStream stream, T* grad_x, GradMode mode) {
+          [&](auto stream, const T* grad_y, T* grad_x, GradMode mode) {
             avg_pool_backward(stream, {.dtype = dtype_of<T>(),
                                        .shape = c.shape,
                                        .window = c.window,
                                        .count_include_pad = include_pad,
-                                       .grad_y = m.grad_y.data(),
+                                       .grad_y = grad_y,
                                        .grad_x = grad_x,
                                        .mode = mode});
           });
@@ -183,41 +189,43 @@ TYPED_TEST(PoolKernel, Average) {
 }
 
 TYPED_TEST(PoolKernel, AdaptiveAndGlobalAverage) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   std::uint64_t seed = 0;
   for (const PoolShape& s :
        {PoolShape{2, 7, 7, 64, 1, 1}, PoolShape{3, 33, 7, 17, 5, 3}, PoolShape{2, 4, 4, 3, 7, 9},
         PoolShape{1, 10, 7, 33, 7, 7}, PoolShape{1, 1, 1, 1, 1, 1}, PoolShape{3, 8, 8, 300, 1, 1},
         PoolShape{1, 50, 50, 5, 1, 1}}) {
     SCOPED_TRACE(::testing::Message() << "case " << seed);
-    Maps<T> m(s, ++seed, false);
+    Maps<T> m(TypeParam::device, s, ++seed, false);
     const auto bin = [&](std::int64_t i, std::int64_t j) { return adaptive_bin(s, i, j); };
-    const auto forward = [&](const T*, T* y) {
-      return AdaptiveAvgPoolForwardArgs{.dtype = dtype_of<T>(), .shape = s, .x = m.x.data(), .y = y};
+    const auto forward = [&](const T* x, T* y) {
+      return AdaptiveAvgPoolForwardArgs{.dtype = dtype_of<T>(), .shape = s, .x = x, .y = y};
     };
-    const auto backward = [&](T* grad_x, GradMode mode) {
+    const auto backward = [&](const T* grad_y, T* grad_x, GradMode mode) {
       return AdaptiveAvgPoolBackwardArgs{
-          .dtype = dtype_of<T>(), .shape = s, .grad_y = m.grad_y.data(), .grad_x = grad_x, .mode = mode};
+          .dtype = dtype_of<T>(), .shape = s, .grad_y = grad_y, .grad_x = grad_x, .mode = mode};
     };
     m.expect_average(
-        bin, [&](CpuStream stream, T* y) { adaptive_avg_pool_forward(stream, forward(nullptr, y)); },
-        [&](CpuStream stream, T* g, GradMode mode) {
-          adaptive_avg_pool_backward(stream, backward(g, mode));
+        bin, [&](auto stream, const T* x, T* y) { adaptive_avg_pool_forward(stream, forward(x, y)); },
+        [&](auto stream, const T* g, T* grad_x, GradMode mode) {
+          adaptive_avg_pool_backward(stream, backward(g, grad_x, mode));
         });
     if (s.out_height * s.out_width != 1) continue;
     m.expect_average(
-        bin, [&](CpuStream stream, T* y) { global_avg_pool_forward(stream, forward(nullptr, y)); },
-        [&](CpuStream stream, T* g, GradMode mode) { global_avg_pool_backward(stream, backward(g, mode)); });
+        bin, [&](auto stream, const T* x, T* y) { global_avg_pool_forward(stream, forward(x, y)); },
+        [&](auto stream, const T* g, T* grad_x, GradMode mode) {
+          global_avg_pool_backward(stream, backward(g, grad_x, mode));
+        });
   }
 }
 
 // Small integers: many ties, so that the first maximum is tested; everything is exact.
 TYPED_TEST(PoolKernel, Maximum) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   std::uint64_t seed = 0;
   for (const WindowCase& c : kWindowCases) {
     SCOPED_TRACE(::testing::Message() << "case " << seed);
-    Maps<T> m(c.shape, ++seed, true);
+    Maps<T> m(TypeParam::device, c.shape, ++seed, true);
     Doubles y(m.grad_y.size()), grad(m.x.size());
     std::vector<std::int32_t> argmax(y.size());
     m.for_outputs([&](std::size_t at, std::int64_t n, std::int64_t i, std::int64_t j, std::int64_t channel) {
@@ -236,27 +244,32 @@ TYPED_TEST(PoolKernel, Maximum) {
     });
     Doubles accumulated = grad;
     for (std::size_t i = 0; i < grad.size(); ++i) accumulated[i] += static_cast<double>(m.old[i]);
-    test::for_each_thread_count([&](CpuStream stream) {
+    test::for_each_place(TypeParam::device, [&](test::Place place) {
+      test::OnDevice on(place);
       Guarded<T> out(y.size(), m.misalign);
       Guarded<std::int32_t> where(y.size(), m.misalign);
-      max_pool_forward(stream, {.dtype = dtype_of<T>(),
-                                .shape = c.shape,
-                                .window = c.window,
-                                .x = m.x.data(),
-                                .y = out.data(),
-                                .argmax = where.data()});
+      on.run([&](auto stream) {
+        max_pool_forward(stream, {.dtype = dtype_of<T>(),
+                                  .shape = c.shape,
+                                  .window = c.window,
+                                  .x = on(m.x),
+                                  .y = on(out),
+                                  .argmax = on(where)});
+      });
       EXPECT_TRUE(out.intact() && where.intact());
       EXPECT_TRUE(test::all_near(out.values(), y, 0));
       EXPECT_EQ(where.values(), argmax);
       for (const GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate}) {
         Guarded<T> grad_x(m.old.values(), m.misalign);
-        max_pool_backward(stream, {.dtype = dtype_of<T>(),
-                                   .shape = c.shape,
-                                   .window = c.window,
-                                   .grad_y = m.grad_y.data(),
-                                   .argmax = where.data(),
-                                   .grad_x = grad_x.data(),
-                                   .mode = mode});
+        on.run([&](auto stream) {
+          max_pool_backward(stream, {.dtype = dtype_of<T>(),
+                                     .shape = c.shape,
+                                     .window = c.window,
+                                     .grad_y = on(m.grad_y),
+                                     .argmax = on(where),
+                                     .grad_x = on(grad_x),
+                                     .mode = mode});
+        });
         EXPECT_TRUE(grad_x.intact());
         EXPECT_TRUE(test::all_near(grad_x.values(), mode == GradMode::kOverwrite ? grad : accumulated, 0));
       }
@@ -266,7 +279,7 @@ TYPED_TEST(PoolKernel, Maximum) {
 
 // One channel per position of the first NaN in the window, a second NaN behind it, -Inf and +Inf around.
 TYPED_TEST(PoolKernel, FirstNanWinsTheMaximum) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   const double inf = std::numeric_limits<double>::infinity();
   for (int nan = 0; nan < 4; ++nan) {
     std::vector<T> x;
@@ -278,12 +291,15 @@ TYPED_TEST(PoolKernel, FirstNanWinsTheMaximum) {
     }
     Guarded<T> y(19);
     Guarded<std::int32_t> argmax(19);
-    max_pool_forward(CpuStream{}, {.dtype = dtype_of<T>(),
-                                   .shape = {1, 2, 2, 19, 1, 1},
-                                   .window = {2, 2, 0},
-                                   .x = x.data(),
-                                   .y = y.data(),
-                                   .argmax = argmax.data()});
+    test::OnDevice on(TypeParam::device);
+    on.run([&](auto stream) {
+      max_pool_forward(stream, {.dtype = dtype_of<T>(),
+                                .shape = {1, 2, 2, 19, 1, 1},
+                                .window = {2, 2, 0},
+                                .x = on(x),
+                                .y = on(y),
+                                .argmax = on(argmax)});
+    });
     for (std::size_t c = 0; c < 19; ++c) {
       const double expected = c == 3 ? kNan : c == 5 ? -inf : c == 6 ? inf : 3;
       EXPECT_TRUE(test::within(static_cast<double>(y[c]), expected, 0)) << c;
@@ -294,17 +310,22 @@ TYPED_TEST(PoolKernel, FirstNanWinsTheMaximum) {
 
 // <pool(x), g> = <x, pool^T(g)>, exactly: sums over 4 pixels of small integers and a divisor of 4.
 TYPED_TEST(PoolKernel, BackwardIsTheTranspose) {
-  using T = TypeParam;
+  using T = typename TypeParam::Type;
   const PoolShape s{2, 8, 8, 17, 4, 4};
-  Maps<T> m(s, 5, true);
+  Maps<T> m(TypeParam::device, s, 5, true);
   Guarded<T> y(m.grad_y.size()), grad_x(m.x.size());
-  avg_pool_forward(CpuStream{},
-                   {.dtype = dtype_of<T>(), .shape = s, .window = {2, 2, 0}, .x = m.x.data(), .y = y.data()});
-  avg_pool_backward(CpuStream{}, {.dtype = dtype_of<T>(),
-                                  .shape = s,
-                                  .window = {2, 2, 0},
-                                  .grad_y = m.grad_y.data(),
-                                  .grad_x = grad_x.data()});
+  test::OnDevice on(TypeParam::device);
+  on.run([&](auto stream) {
+    avg_pool_forward(stream,
+                     {.dtype = dtype_of<T>(), .shape = s, .window = {2, 2, 0}, .x = on(m.x), .y = on(y)});
+  });
+  on.run([&](auto stream) {
+    avg_pool_backward(stream, {.dtype = dtype_of<T>(),
+                               .shape = s,
+                               .window = {2, 2, 0},
+                               .grad_y = on(m.grad_y),
+                               .grad_x = on(grad_x)});
+  });
   double forward = 0, backward = 0, norm = 0;
   for (std::size_t i = 0; i < y.size(); ++i) {
     forward += static_cast<double>(y[i]) * static_cast<double>(m.grad_y[i]);
@@ -317,10 +338,14 @@ TYPED_TEST(PoolKernel, BackwardIsTheTranspose) {
   EXPECT_GT(norm, 0);
 }
 
-TEST(PoolKernelErrors, WindowOutsideOfTheMapIsRefused) {
+class PoolKernelErrors : public test::DeviceTest {};
+COHORT_INSTANTIATE_DEVICES(PoolKernelErrors);
+
+TEST_P(PoolKernelErrors, WindowOutsideOfTheMapIsRefused) {
   std::vector<float> x(100), y(100);
   const auto pool = [&](const PoolShape& s, const PoolWindow& w) {
-    avg_pool_forward(CpuStream{}, {.shape = s, .window = w, .x = x.data(), .y = y.data()});
+    test::OnDevice on(GetParam());
+    on.run([&](auto stream) { avg_pool_forward(stream, {.shape = s, .window = w, .x = on(x), .y = on(y)}); });
   };
   EXPECT_NO_THROW(pool({1, 4, 4, 1, 2, 2}, {2, 2, 0}));
   EXPECT_THROW(pool({1, 4, 4, 1, 3, 2}, {2, 2, 0}), Error);

@@ -123,8 +123,8 @@ inline bool present(Device device) {
 
 // A device, and for the CPU the threads to use.
 struct Place {
-  Place(Device d) : device(d) {}                                  // NOLINT: a device is a place
-  Place(CpuStream stream) : device(Device::kCpu), cpu(stream) {}  // NOLINT
+  Place(Device d, CpuStream stream = {}) : device(d), cpu(stream) {}  // NOLINT: a device is a place
+  Place(CpuStream stream) : device(Device::kCpu), cpu(stream) {}      // NOLINT
   Device device;
   CpuStream cpu{};
 };
@@ -166,7 +166,7 @@ class OnDevice {
     if (place_.device == Device::kCpu) return static_cast<void>(f(place_.cpu));
     if constexpr (kHasDevice) {
       f(CudaStream{});
-      if constexpr (!kEmulated) kernels::synchronize(CudaStream{});
+      kernels::synchronize(CudaStream{});
       for (const Copy& copy : copies_) {
         if (!copy.read_only) copy.block->copy_out(copy.host - copy.before);
       }
