@@ -6,11 +6,13 @@
 #include <map>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/error.h"
 #include "kernels/cpu/conv2d_plain.h"
 #include "kernels/cuda/convolution_engine.h"
+#include "kernels/cuda/runtime.h"
 #include "simt/runtime/runtime.h"
 
 namespace cohort::kernels::cuda {
@@ -139,11 +141,17 @@ bool refused(const ConvolutionKey& key) {
 
 }  // namespace
 
-const Convolution* convolution(CudaStream, const ConvolutionKey& key) {
-  static std::map<ConvolutionKey, std::unique_ptr<Reference>> all;
+// As in the product a plan belongs to a branch and cannot be made inside a capture: a step that meets a
+// convolution for the first time when it is captured was not warmed up.
+const Convolution* convolution(CudaStream stream, const ConvolutionKey& key) {
+  static std::map<std::pair<int, ConvolutionKey>, std::unique_ptr<Reference>> all;
   if (refused(key)) return nullptr;
-  std::unique_ptr<Reference>& made = all[key];
-  if (!made) made = std::make_unique<Reference>(key);
+  std::unique_ptr<Reference>& made = all[{stream.branch, key}];
+  if (!made) {
+    check(stream.handle == nullptr || !is_capturing(stream),
+          "reference convolution: a first use inside a captured step");
+    made = std::make_unique<Reference>(key);
+  }
   return made.get();
 }
 

@@ -1,9 +1,11 @@
 // The matmul engine of the emulated device: plain loops on the host, run when the device reaches them.
 #include <cstring>
-#include <vector>
+#include <set>
+#include <tuple>
 
 #include "kernels/base/error.h"
 #include "kernels/cuda/matmul_engine.h"
+#include "kernels/cuda/runtime.h"
 #include "simt/runtime/runtime.h"
 
 namespace cohort::kernels::cuda {
@@ -33,6 +35,19 @@ void product(const MatmulKey& key, const MatmulPointers& p) {
   }
 }
 
+// As in the product, what has not run before on this branch cannot start inside a capture.
+void check_warm(CudaStream stream, const MatmulKey& k) {
+  using Id = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, bool, bool, DType, DType, bool, bool,
+                        bool, int>;
+  static std::set<Id> seen;
+  const bool first =
+      seen.insert({stream.branch, k.shape.m, k.shape.n, k.shape.k, k.shape.transpose_a, k.shape.transpose_b,
+                   k.dtype, k.result, k.bias, k.accumulate, k.tf32, k.alignment})
+          .second;
+  check(!first || stream.handle == nullptr || !is_capturing(stream),
+        "reference matmul: a first use inside a captured step");
+}
+
 bool aligned(const void* pointer, int alignment) {
   return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(alignment) == 0;
 }
@@ -48,6 +63,7 @@ void multiply(CudaStream stream, const MatmulKey& key, const MatmulPointers& p) 
             aligned(p.bias, key.alignment) && aligned(p.workspace, 64),
         "reference matmul: an operand is less aligned than its key says");
   check(key.bias == (p.bias != nullptr), "reference matmul: the key does not fit the operands");
+  check_warm(stream, key);
   const cudaError_t status = simt::enqueue(static_cast<cudaStream_t>(stream.handle), "matmul", [key, p] {
     if (key.dtype == DType::f64) return product<double, double>(key, p);
     if (key.dtype == DType::f32) return product<float, float>(key, p);
