@@ -179,6 +179,7 @@ std::vector<std::pair<std::string, std::string>> cohort_environment() {
     const std::string_view text = *entry;
     const std::size_t equals = text.find('=');
     if (text.substr(0, 7) != "COHORT_" || equals == std::string_view::npos) continue;
+    if (text.substr(0, 12) == "COHORT_CUDA_") continue;  // read by the CUDA backend itself, no settings
     result.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
   std::sort(result.begin(), result.end());

@@ -16,7 +16,7 @@ std::string cuda_libraries_text() {
       if (library.problem.empty()) {
         text += fmt::format("  {:<11}  {}, {}\n", library.title, library.version, library.path);
       } else {
-        text += fmt::format("  {:<11}  missing, needed for {}: {}\n", library.title, library.needed_for,
+        text += fmt::format("  {:<11}  not usable, needed for {}: {}\n", library.title, library.needed_for,
                             library.problem);
         text += fmt::format("  {:<11}  searched {}\n", "", join(library.searched, ", "));
         text += fmt::format("  {:<11}  {}\n", "", library.install);

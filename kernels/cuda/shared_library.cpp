@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
+#include <utility>
 
 #include "kernels/base/error.h"
 
@@ -208,13 +209,20 @@ std::vector<LibraryState> library_states() {
   std::vector<LibraryState> states;
   for (const LibraryName* name : {&driver_name(), &cudnn_name(), &cublaslt_name()}) {
     const FoundLibrary found = find_library(*name);
-    states.push_back({.title = name->title,
-                      .needed_for = name->needed_for,
-                      .path = found.path,
-                      .version = found.handle == nullptr ? "" : version_of(found, name->title),
-                      .problem = found.handle == nullptr ? found.problem : "",
-                      .install = name->install,
-                      .searched = found.searched});
+    LibraryState state{.title = name->title,
+                       .needed_for = name->needed_for,
+                       .path = {},
+                       .version = found.handle == nullptr ? "" : version_of(found, name->title),
+                       .problem = found.problem,
+                       .install = name->install,
+                       .searched = found.searched};
+    if (!state.version.empty()) {
+      state.path = found.path;
+      state.problem.clear();
+    } else if (found.handle != nullptr) {
+      state.problem = found.path + " does not tell its version: a stub, or a driver that is not running";
+    }
+    states.push_back(std::move(state));
   }
   return states;
 }

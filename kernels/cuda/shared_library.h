@@ -53,7 +53,7 @@ class SharedLibrary {
   FoundLibrary found_;
 };
 
-// For `doctor`: needs no GPU and no driver.
+// For `doctor`: needs no GPU and no driver. Usable: path and version; else a problem.
 struct LibraryState {
   std::string title, needed_for, path, version, problem, install;
   std::vector<std::string> searched;

@@ -281,6 +281,17 @@ TEST(Config, UnknownVariablesOnlyWarn) {
   EXPECT_THAT(config.warnings()[0].headline, HasSubstr("did you mean 'COHORT_SEED'?"));
 }
 
+TEST(Config, VariablesOfTheCudaBackendAreNoSettings) {
+  ::setenv("COHORT_CUDA_LIBRARIES", "/opt/cudnn/lib", 1);
+  ::setenv("COHORT_SEED", "7", 1);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : cohort_environment()) names.push_back(name);
+  ::unsetenv("COHORT_CUDA_LIBRARIES");
+  ::unsetenv("COHORT_SEED");
+  EXPECT_THAT(names, testing::Contains("COHORT_SEED"));
+  EXPECT_THAT(names, testing::Not(testing::Contains("COHORT_CUDA_LIBRARIES")));
+}
+
 // What the run folder keeps gives the same run back, to the bit, in any locale.
 TEST(Config, TheResolvedFileRoundTrips) {
   ConfigSources sources;

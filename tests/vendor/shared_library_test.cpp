@@ -83,7 +83,7 @@ TEST_F(SharedLibraryTest, StatesOfAllLibrariesEitherWorkOrSayWhyNot) {
   ASSERT_EQ(states.size(), 3U);
   for (const LibraryState& state : states) {
     EXPECT_NE(state.path.empty(), state.problem.empty()) << state.title;
-    EXPECT_EQ(state.path.empty(), state.version.empty()) << state.title;
+    EXPECT_EQ(state.path.empty(), state.version.empty()) << state.title << " " << state.problem;
     EXPECT_FALSE(state.install.empty());
   }
 }
