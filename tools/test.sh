@@ -28,6 +28,10 @@ if [[ $long == 1 ]]; then
     echo "== every barrier of the CUDA kernels matters"
     tests/simt/mutate_barriers.py build/cpu-release
   fi
+  if [[ -x build/cpu-release/bin/vendor_tests ]]; then
+    echo "== cuDNN plans of every model"
+    COHORT_LONG=1 build/cpu-release/bin/vendor_tests --gtest_filter='CudnnPlans.Every*'
+  fi
   for preset in cpu-asan cpu-tsan; do
     echo "== $preset"
     cmake --preset "$preset" -DCOHORT_BENCH=OFF
