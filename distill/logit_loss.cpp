@@ -15,6 +15,7 @@ ops::CohortLossInputs common_inputs(const StepView& view, const std::vector<Tens
   ops::CohortLossInputs inputs;
   inputs.logits = logits;
   inputs.labels = view.labels;
+  inputs.valid_rows = view.valid_rows;
   inputs.mixed_labels = view.mixed_labels;
   inputs.mixed_weights = view.mixed_weights;
   inputs.mixed_member = view.mixed_member;

@@ -42,9 +42,10 @@ struct Report {
 struct StepView {
   std::vector<models::Outputs> outputs;  // of the M members
   Tensor labels;                         // (B) i32
-  Tensor mixed_labels;                   // (B, 4) i32, of the member whose images were mixed; may be empty
-  Tensor mixed_weights;                  // (B, 4) A
-  Tensor mixed_member;                   // () i32, -1: nobody
+  Tensor valid_rows;     // () i32: the leading images count, as in Context::valid_images(); empty: all
+  Tensor mixed_labels;   // (B, 4) i32, of the member whose images were mixed; may be empty
+  Tensor mixed_weights;  // (B, 4) A
+  Tensor mixed_member;   // () i32, -1: nobody
   Tensor masked_member;  // () i32: the member whose maps are not comparable; -1: nobody; may be empty
   Report report;
 

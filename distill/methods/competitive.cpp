@@ -201,8 +201,9 @@ class Competitive final : public Method {
         {},
         total.dtype,
         nullptr};
-    const Tensor value = ops::feature_l2(ctx, student, target, weight,
-                                         {.reduction = reduction_of(feature_loss_), .loss = own});
+    const Tensor value = ops::feature_l2(
+        ctx, student, target, weight,
+        {.reduction = reduction_of(feature_loss_), .valid_rows = view.valid_rows, .loss = own});
     view.report.feature_terms.push_back({member, weight, value});
   }
 
