@@ -105,18 +105,26 @@ class Stopwatch {
     return rounded_up(static_cast<std::size_t>(count) * std::max(size_of(key.dtype), size_of(key.result)));
   }
 
-  cudaGraphExec_t capture(const ExecutionPlan& plan, cudnnHandle_t handle) const {
+  bool run(const ExecutionPlan& plan, cudnnHandle_t handle) const {
     std::byte* const x = memory_.data();
+    try {
+      plan.execute(handle, x, x + x_, x + x_ + weight_, x + x_ + weight_ + y_);
+    } catch (const Error&) {
+      return false;
+    }
+    return true;
+  }
+
+  cudaGraphExec_t capture(const ExecutionPlan& plan, cudnnHandle_t handle) const {
     require(cudnn().set_stream(handle, stream_), "choosing a stream");
+    // Once outside: code is loaded when it first runs, which a capture would not survive.
+    if (!run(plan, handle) || cudaStreamSynchronize(stream_) != cudaSuccess) {
+      (void)cudaGetLastError();
+      return nullptr;
+    }
     COHORT_CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
     bool ok = true;
-    for (int i = 0; ok && i < kRunsInGraph; ++i) {
-      try {
-        plan.execute(handle, x, x + x_, x + x_ + weight_, x + x_ + weight_ + y_);
-      } catch (const Error&) {
-        ok = false;
-      }
-    }
+    for (int i = 0; ok && i < kRunsInGraph; ++i) ok = run(plan, handle);
     cudaGraph_t graph = nullptr;
     ok = cudaStreamEndCapture(stream_, &graph) == cudaSuccess && ok;
     cudaGraphExec_t exec = nullptr;
@@ -134,27 +142,27 @@ class Stopwatch {
 
 class CudnnConvolution final : public Convolution {
  public:
-  CudnnConvolution(const ConvolutionKey& key, ExecutionPlan plan, cudnnHandle_t handle)
+  CudnnConvolution(const ConvolutionKey& key, std::shared_ptr<const ExecutionPlan> plan, cudnnHandle_t handle)
       : pass_(key.pass), plan_(std::move(plan)), handle_(handle) {
-    workspace_bytes_ = plan_.workspace_bytes();
-    implementation_ = "cudnn:" + plan_.name();
+    workspace_bytes_ = plan_->workspace_bytes();
+    implementation_ = "cudnn:" + plan_->name();
   }
 
   void enqueue(CudaStream stream, const Pointers& p) const override {
     require(cudnn().set_stream(handle_, native(stream)), "choosing a stream");
     switch (pass_) {
       case Conv2dPass::kForward:
-        return plan_.execute(handle_, p.x, p.weight, p.result, p.workspace);
+        return plan_->execute(handle_, p.x, p.weight, p.result, p.workspace);
       case Conv2dPass::kBackwardData:
-        return plan_.execute(handle_, p.result, p.weight, p.grad_y, p.workspace);
+        return plan_->execute(handle_, p.result, p.weight, p.grad_y, p.workspace);
       case Conv2dPass::kBackwardWeights:
-        return plan_.execute(handle_, p.x, p.result, p.grad_y, p.workspace);
+        return plan_->execute(handle_, p.x, p.result, p.grad_y, p.workspace);
     }
   }
 
  private:
   Conv2dPass pass_;
-  ExecutionPlan plan_;
+  std::shared_ptr<const ExecutionPlan> plan_;
   cudnnHandle_t handle_;
 };
 
@@ -182,7 +190,7 @@ bool tuning_is_on() {
   return asked == nullptr || asked[0] != '0';
 }
 
-// Everything that lives until the process ends: handles and plans of each branch, and the choices.
+// Everything that lives until the process ends: plans, and each branch's handle.
 class Engine {
  public:
   static Engine& instance() {
@@ -192,13 +200,18 @@ class Engine {
 
   const Convolution* convolution(CudaStream stream, const ConvolutionKey& key) {
     const std::lock_guard lock(mutex_);
-    const auto at = plans_.find({stream.branch, key});
-    if (at != plans_.end()) return at->second.get();
+    const auto at = convolutions_.find({stream.branch, key});
+    if (at != convolutions_.end()) return at->second.get();
     check(!is_capturing(stream), "convolution: a first use inside a captured step");
     const cudnnHandle_t handle = handle_of(stream.branch);
-    std::optional<ExecutionPlan> plan = choose(key, {.handle = handle});
-    std::unique_ptr<Convolution>& made = plans_[{stream.branch, key}];
-    if (plan) made = std::make_unique<CudnnConvolution>(key, std::move(*plan), handle);
+    auto plan = plans_.find(key);
+    if (plan == plans_.end()) {
+      std::optional<ExecutionPlan> chosen = choose(key, {.handle = handle});
+      plan = plans_.emplace(key, chosen ? std::make_shared<const ExecutionPlan>(std::move(*chosen)) : nullptr)
+                 .first;
+    }
+    std::unique_ptr<Convolution>& made = convolutions_[{stream.branch, key}];
+    if (plan->second) made = std::make_unique<CudnnConvolution>(key, plan->second, handle);
     return made.get();
   }
 
@@ -228,13 +241,14 @@ class Engine {
     // What was chosen before comes first; adding follows its overwriting twin, which is timed.
     ConvolutionKey twin = key;
     twin.accumulate = false;
-    std::optional<std::string> wanted = chosen(key);
-    if (!wanted && key.accumulate) wanted = chosen(twin);
-    if (wanted) {
-      std::stable_partition(candidates.begin(), candidates.end(),
-                            [&](const EngineConfig& c) { return c.name == *wanted; });
-    }
-    const bool timed = cache_.keeps() && !wanted && !key.accumulate;
+    const std::optional<std::string> wanted = chosen(twin);
+    const auto begin = candidates.begin();
+    const bool found = wanted && std::stable_partition(begin, candidates.end(), [&](const EngineConfig& c) {
+                                   return c.name == *wanted;
+                                 }) != begin;
+    const bool timed = cache_.keeps() && !found && !key.accumulate;
+    if (wanted && timed)
+      tell("the plan kept for " + text_of(key) + " is none that cuDNN proposes: timed again");
     std::vector<ExecutionPlan> plans;
     for (EngineConfig& candidate : candidates) {
       std::optional<ExecutionPlan> plan = ExecutionPlan::make(std::move(candidate), target);
@@ -243,18 +257,20 @@ class Engine {
       if (!timed) break;
     }
     if (plans.empty()) return std::nullopt;
-    const std::size_t best = timed && plans.size() > 1 ? fastest(key, plans, target.handle) : 0;
-    choices_[key] = plans[best].name();
-    return std::move(plans[best]);
+    if (!timed || plans.size() == 1) return std::move(plans.front());
+    const std::optional<std::size_t> best = fastest(key, plans, target.handle, wanted.value_or(""));
+    if (!best) return std::nullopt;
+    return std::move(plans[*best]);
   }
 
   std::optional<std::string> chosen(const ConvolutionKey& key) const {
-    const auto at = choices_.find(key);
-    return at != choices_.end() ? std::optional(at->second) : cache_.find(key);
+    const auto at = plans_.find(key);
+    return at != plans_.end() && at->second ? std::optional(at->second->name()) : cache_.find(key);
   }
 
-  std::size_t fastest(const ConvolutionKey& key, const std::vector<ExecutionPlan>& plans,
-                      cudnnHandle_t handle) {
+  // None when no plan could be captured and run.
+  std::optional<std::size_t> fastest(const ConvolutionKey& key, const std::vector<ExecutionPlan>& plans,
+                                     cudnnHandle_t handle, const std::string& stale) {
     std::size_t workspace = 0;
     for (const ExecutionPlan& plan : plans) workspace = std::max(workspace, plan.workspace_bytes());
     const Stopwatch stopwatch(key, workspace);
@@ -268,7 +284,11 @@ class Engine {
         best_time = time;
       }
     }
-    const std::string kept = cache_.store(key, plans[best].name(), best_time);
+    if (best_time == std::numeric_limits<double>::infinity()) {
+      tell("no plan of cuDNN for " + text_of(key) + " can be captured");
+      return std::nullopt;
+    }
+    const std::string kept = cache_.store(key, plans[best].name(), best_time, stale);
     report();
     for (std::size_t i = 0; i < plans.size(); ++i) {
       if (plans[i].name() == kept) return i;
@@ -278,8 +298,9 @@ class Engine {
 
   std::mutex mutex_;
   std::map<int, cudnnHandle_t> handles_;
-  std::map<std::pair<int, ConvolutionKey>, std::unique_ptr<Convolution>> plans_;
-  std::map<ConvolutionKey, std::string> choices_;
+  // A plan keeps no state: branches share it, each with a handle (a stream) and a workspace of its own.
+  std::map<ConvolutionKey, std::shared_ptr<const ExecutionPlan>> plans_;
+  std::map<std::pair<int, ConvolutionKey>, std::unique_ptr<Convolution>> convolutions_;
   std::string reported_;
   PlanCache cache_;
 };

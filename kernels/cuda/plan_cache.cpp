@@ -193,7 +193,8 @@ std::optional<std::string> PlanCache::find(const ConvolutionKey& key) const {
   return at->second.plan;
 }
 
-std::string PlanCache::store(const ConvolutionKey& key, const std::string& plan, double microseconds) {
+std::string PlanCache::store(const ConvolutionKey& key, const std::string& plan, double microseconds,
+                             const std::string& stale) {
   const Id id{gpu_, library_, text_of(key)};
   if (!keeps()) {
     entries_[id] = {plan, microseconds};
@@ -201,6 +202,8 @@ std::string PlanCache::store(const ConvolutionKey& key, const std::string& plan,
   }
   for (auto& [other, entry] : read()) entries_.try_emplace(other, entry);
   if (!keeps()) return plan;  // somebody put something else there
+  const auto old = entries_.find(id);
+  if (old != entries_.end() && old->second.plan == stale) entries_.erase(old);
   const auto [at, added] =
       entries_.try_emplace(id, Entry{plan, std::isfinite(microseconds) ? microseconds : 0});
   if (added && !write()) problem_ = path_ + " cannot be written: " + std::strerror(errno);

@@ -36,8 +36,9 @@ class PlanCache {
   std::optional<std::string> find(const ConvolutionKey& key) const;
 
   // Adds and rewrites the file: new name, then rename. What another process stored for this key meanwhile
-  // wins; returns the plan that is kept. A failed write sets problem().
-  std::string store(const ConvolutionKey& key, const std::string& plan, double microseconds);
+  // wins, unless it is the plan `stale`; returns the plan that is kept. A failed write sets problem().
+  std::string store(const ConvolutionKey& key, const std::string& plan, double microseconds,
+                    const std::string& stale = {});
 
  private:
   struct Entry {

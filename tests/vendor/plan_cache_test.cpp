@@ -95,6 +95,13 @@ TEST_F(PlanCacheTest, TheFirstProcessToStoreAChoiceWins) {
   EXPECT_EQ(open().find(kKey), "eng7");
 }
 
+TEST_F(PlanCacheTest, AStaleChoiceIsReplacedAndOnlyThat) {
+  open().store(kKey, "eng7", 3);
+  EXPECT_EQ(open().store(kKey, "eng8", 2, "eng6"), "eng7");
+  EXPECT_EQ(open().store(kKey, "eng8", 2, "eng7"), "eng8");
+  EXPECT_EQ(open().find(kKey), "eng8");
+}
+
 TEST_F(PlanCacheTest, NothingIsLeftBesideTheFile) {
   open().store(kKey, "eng7", 3);
   std::size_t entries = 0;
