@@ -62,7 +62,8 @@ INSTANTIATE_TEST_SUITE_P(Methods, DeviceTraining,
                          });
 
 TEST_P(DeviceTraining, AgreesWithTheCpu) {
-  const RunOptions options = tiny(GetParam());
+  RunOptions options = tiny(GetParam());
+  options.learning_rate = 0.01;
   const std::vector<StepRecord> cpu = train(options), device = train(on_cuda(options));
   ASSERT_EQ(cpu.size(), device.size());
   // A step multiplies a difference of weights by no more than about two at this learning rate; sums of a few

@@ -58,7 +58,7 @@ struct RunOptions {
   double learning_rate = 0.05;
   NanPolicy nan = NanPolicy::kStop;
   bool augment = true;
-  Device device = {};
+  cohort::Device device = {};  // test::Device is another
   bool graph = true;
   std::int64_t images = 100;  // for training and holding out; 0.4 of that for the test
   int batch_size = 32;

@@ -1,0 +1,104 @@
+// What only the emulated device can show of training: that no order in which a GPU may run what is queued
+// changes a bit, and what an epoch asks of the host.
+#if defined(COHORT_EMULATED_DEVICE)
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "simt/runtime/runtime.h"
+#include "tests/support/tiny_training.h"
+
+namespace cohort::distill {
+namespace {
+
+using test::RunOptions;
+using test::TestRun;
+
+RunOptions tiny(const char* method) {
+  RunOptions options{.method = method,
+                     .poison = true,
+                     .epochs = 4,
+                     .device = {DeviceKind::kCuda, 0},
+                     .images = 14,
+                     .batch_size = 4};
+  if (std::string(method) == "competitive") options.settings = {{"cd.perturb", "true"}};
+  return options;
+}
+
+class EmulatedTraining : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (!kHasCuda) GTEST_SKIP() << "the CUDA backend is not complete";
+  }
+  void TearDown() override { simt::set_order({}); }
+};
+INSTANTIATE_TEST_SUITE_P(Methods, EmulatedTraining,
+                         testing::Values("independent", "kd", "dml", "kdcl-naive", "kdcl-minlogit",
+                                         "competitive"),
+                         [](const auto& p) {
+                           std::string name = p.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+// Weights, momenta and counters after four epochs: two eager and two replayed.
+std::vector<NamedBytes> trained(const RunOptions& options, simt::StreamOrder order) {
+  simt::set_order(order);
+  TestRun run(options);
+  run.trainer->run();
+  EXPECT_TRUE(run.cohort->replaying());
+  return run.trainer->state();
+}
+
+TEST_P(EmulatedTraining, NoOrderOfTheQueuesChangesABit) {
+  const RunOptions options = tiny(GetParam());
+  const std::vector<NamedBytes> expected = trained(options, {simt::Order::kFifo, 0});
+  for (const simt::StreamOrder order :
+       {simt::StreamOrder{simt::Order::kForward, 0}, simt::StreamOrder{simt::Order::kReverse, 0},
+        simt::StreamOrder{simt::Order::kRandom, 5}}) {
+    const std::vector<NamedBytes> state = trained(options, order);
+    ASSERT_EQ(state.size(), expected.size());
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      EXPECT_TRUE(state[i].bytes == expected[i].bytes) << simt::to_string(order) << ": " << expected[i].name;
+    }
+  }
+}
+
+TEST_P(EmulatedTraining, AnEpochNeedsNothingFromTheHost) {
+  TestRun run(tiny(GetParam()));
+  const ImageSet set = test::patterns(30, 5, 3, 0);
+  const DeviceImages images = to_device(run.context(), set);
+  std::vector<std::int32_t> indices(30);
+  std::iota(indices.begin(), indices.end(), 0);
+  Feed feed = run.cohort->make_feed(images, indices, 4);
+  const auto steps = static_cast<std::size_t>(feed.steps_per_epoch());
+  const std::vector<float> rates = run.cohort->rate_table({steps, std::vector<double>(2, 0.05)});
+  for (int epoch = 0; epoch < 4; ++epoch) {
+    feed.start(epoch, 0, /*shuffle=*/true, rates);
+    run.context().synchronize();
+    const bool captured = epoch == 3;  // steps of both sizes
+    const auto calls = [] {
+      return std::vector<int>{simt::calls("cudaMemcpyAsync"),
+                              simt::calls("launch"),
+                              simt::calls("cudaMalloc"),
+                              simt::calls("cudaMemsetAsync"),
+                              simt::calls("cudaStreamSynchronize"),
+                              simt::calls("cudaDeviceSynchronize"),
+                              simt::calls("cudaEventSynchronize"),
+                              simt::calls("cudaEventQuery")};
+    };
+    const std::vector<int> before = calls();
+    const int graphs = simt::calls("cudaGraphLaunch");
+    for (std::size_t i = 0; i < steps; ++i) run.cohort->train(feed);
+    if (!captured) continue;
+    EXPECT_EQ(calls(), before) << "copies, kernels, memory, waits";
+    EXPECT_EQ(simt::calls("cudaGraphLaunch") - graphs, static_cast<int>(steps));
+    EXPECT_GT(simt::num_pending(), 0) << "the host is ahead of the device";
+  }
+  run.context().synchronize();
+}
+
+}  // namespace
+}  // namespace cohort::distill
+#endif
