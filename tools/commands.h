@@ -15,6 +15,7 @@ CommandSpec compare_command();
 CommandSpec report_command();
 CommandSpec inspect_command();
 CommandSpec loss_command();
+CommandSpec perturb_command();
 CommandSpec bench_command();
 CommandSpec list_command();
 CommandSpec config_command();
