@@ -9,7 +9,7 @@
 //
 // Where a pointer or a row of channels is not 16-byte aligned, a thread holds one channel instead.
 // Shared memory: pool 8 KiB (bf16), 4 (f32, f64). Bytes: kernels/attention_reweight.h.
-// Registers (sm_90): weights 44, pool 32 (f32), 37 (bf16), backward 28 (f32), 40 (bf16), no spill.
+// Registers (sm_90): weights 44, pool 32 (f32), 37 (bf16), backward 29 (f32), 32 (bf16), no spill.
 #include <cmath>
 
 #include "kernels/attention_reweight.h"

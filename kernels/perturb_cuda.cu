@@ -25,7 +25,6 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kPixelsPerBlock = 512;
 constexpr int kTile = 32;  // of a displacement field; one lane per column
 constexpr int kMaxBatches = 16;
-constexpr std::int64_t kMaxPrepareBlocks = 2048;
 
 struct Plan {
   const std::int32_t* labels;
@@ -165,21 +164,21 @@ __device__ void jitter_row(const Job<T>& job, const PerturbDraw& draw, std::int6
   }
 }
 
+// A block per row.
 template <class T>
 __device__ void jitter_batch(const Job<T>& job) {
   SIMT_SHARED(PerturbDraw, shared_draw, [1]);
-  for (std::int64_t b = blockIdx.x; b < job.rows(); b += gridDim.x) {
-    if (threadIdx.x == 0) {
-      const PerturbDraw draw = job.draw(PerturbOp::kJitter, b);
-      shared_draw[0] = draw;
-    }
-    __syncthreads();
-    if (job.source.channels == 3) {
-      jitter_row<T, 3>(job, shared_draw[0], b);
-    } else {
-      jitter_row<T, 0>(job, shared_draw[0], b);
-    }
-    __syncthreads();
+  const std::int64_t b = blockIdx.x;
+  if (b >= job.rows()) return;
+  if (threadIdx.x == 0) {
+    const PerturbDraw draw = job.draw(PerturbOp::kJitter, b);
+    shared_draw[0] = draw;
+  }
+  __syncthreads();
+  if (job.source.channels == 3) {
+    jitter_row<T, 3>(job, shared_draw[0], b);
+  } else {
+    jitter_row<T, 0>(job, shared_draw[0], b);
   }
 }
 
@@ -228,42 +227,40 @@ __device__ void smooth_along_x(const FieldMemory& memory, const RngAddress& addr
   }
 }
 
+// A block per tile of a field.
 template <class T>
 __device__ void make_fields(const Job<T>& job, unsigned char* raw) {
   const int height = job.source.height, width = job.source.width;
   const int radius = elastic_radius(job.options.elastic_sigma);
   const FieldMemory memory = field_memory(raw, radius);
   SIMT_SHARED(float, scale, [1]);
+  const int across = (width + kTile - 1) / kTile;
+  const int tiles = (height + kTile - 1) / kTile * across;
+  const std::int64_t field = blockIdx.x / static_cast<unsigned>(tiles);
+  if (field >= job.num_fields) return;
   if (threadIdx.x == 0) {
     const float squares = gaussian_weights(job.options.elastic_sigma, radius, memory.weights);
     scale[0] = elastic_scale(job.options.elastic_alpha, squares);
   }
   __syncthreads();
-  const int across = (width + kTile - 1) / kTile;
-  const int tiles = (height + kTile - 1) / kTile * across;
-  const std::int64_t total = static_cast<std::int64_t>(job.num_fields) * tiles;
-  for (std::int64_t t = blockIdx.x; t < total; t += gridDim.x) {
-    const std::int64_t field = t / tiles;
-    const int tile = static_cast<int>(t % tiles);
-    const int y0 = tile / across * kTile;
-    const int x0 = tile % across * kTile;
-    smooth_along_x(memory,
-                   elastic_address(job.seed, static_cast<std::uint32_t>(*job.member),
-                                   static_cast<std::uint32_t>(*job.step), static_cast<std::uint32_t>(field)),
-                   radius, y0, x0, height, width);
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < kTile * kTile * 2; i += kThreads) {
-      const int y = i / (kTile * 2);
-      const int column = i % (kTile * 2);
-      float sum = 0.0F;
-      for (int k = 0; k <= 2 * radius; ++k) {
-        sum = std::fma(memory.weights[k], memory.smoothed[(y + k) * kTile * 2 + column], sum);
-      }
-      if (y0 + y < height && x0 + column / 2 < width) {
-        job.fields[((field * height + y0 + y) * width + x0) * 2 + column] = sum * scale[0];
-      }
+  const int tile = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles));
+  const int y0 = tile / across * kTile;
+  const int x0 = tile % across * kTile;
+  smooth_along_x(memory,
+                 elastic_address(job.seed, static_cast<std::uint32_t>(*job.member),
+                                 static_cast<std::uint32_t>(*job.step), static_cast<std::uint32_t>(field)),
+                 radius, y0, x0, height, width);
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kTile * kTile * 2; i += kThreads) {
+    const int y = i / (kTile * 2);
+    const int column = i % (kTile * 2);
+    float sum = 0.0F;
+    for (int k = 0; k <= 2 * radius; ++k) {
+      sum = std::fma(memory.weights[k], memory.smoothed[(y + k) * kTile * 2 + column], sum);
     }
-    __syncthreads();
+    if (y0 + y < height && x0 + column / 2 < width) {
+      job.fields[((field * height + y0 + y) * width + x0) * 2 + column] = sum * scale[0];
+    }
   }
 }
 
@@ -452,7 +449,6 @@ void perturb(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
       job.num_fields * ((args.height + kTile - 1) / kTile) * ((args.width + kTile - 1) / kTile);
   std::int64_t blocks = args.batch_size > copies ? args.batch_size : copies;
   blocks = blocks > tiles ? blocks : tiles;
-  blocks = blocks < kMaxPrepareBlocks ? blocks : kMaxPrepareBlocks;
   const std::size_t shared =
       job.num_fields == 0
           ? 0
