@@ -14,8 +14,8 @@ namespace cohort::tools {
 
 struct SheetRow {
   std::string name;
-  std::string tag;   // beside the name
-  std::string note;  // below it
+  std::string tag;            // beside the name
+  std::string note;           // below it
   std::vector<Image> images;  // one size and number of channels throughout the sheet
 };
 
