@@ -19,7 +19,6 @@ using test::Guarded;
 using test::Random;
 using test::Scratch;
 using Doubles = std::vector<double>;
-
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
@@ -557,8 +556,7 @@ TYPED_TEST(BatchNormKernel, BackwardMayWriteIntoItsInputs) {
   }
 }
 
-// The emulated device runs each case in three orders: its shapes are as small as several chunks and slices
-// allow.
+// On the emulated device in three orders: as small as several chunks and slices allow.
 TYPED_TEST(BatchNormKernel, SameBitsOnAnyNumberOfThreadsInAnyOrder) {
   using T = typename TypeParam::Type;
   const bool cpu = TypeParam::device == test::Device::kCpu;
