@@ -224,7 +224,7 @@ __global__ __launch_bounds__(kBlock, 2) void normalise_kernel(Tiling t, Forward<
   t.find_valid();
   const Place<W> p(t, t.num_chunks - 1 - static_cast<int>(blockIdx.y), t.rows);
   const Index limit = p.end < t.valid ? p.end : t.valid;
-  Pack<T, W> x[kApplyRows], residual[kApplyRows];
+  Pack<T, W> x[kApplyRows] = {}, residual[kApplyRows] = {};
   const auto load = [&](Index row) {
 #pragma unroll
     for (int r = 0; r < kApplyRows; ++r) {
@@ -306,7 +306,7 @@ __global__ __launch_bounds__(kBlock, 2) void backward_sums_kernel(Tiling t, Back
     sum[k] = sum_x[k] = 0;
   }
   for (Index row = p.row; row < p.end; row += kRows * p.stride) {
-    Pack<T, W> x[kRows], dz[kRows], y[kRows];
+    Pack<T, W> x[kRows] = {}, dz[kRows] = {}, y[kRows] = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const Index at = (row + r * p.stride) * t.channels + p.channel;
@@ -411,7 +411,7 @@ __global__ __launch_bounds__(kBlock, 2) void backward_apply_kernel(Tiling t, Bac
   Place<W> p(t, t.num_chunks - 1 - static_cast<int>(blockIdx.y), t.rows);
   const Index limit = p.end < t.valid ? p.end : t.valid;
   if (b.grad_x == nullptr) p.row = p.end;
-  Pack<T, W> x[kRows], dz[kRows], y[kRows];
+  Pack<T, W> x[kRows] = {}, dz[kRows] = {}, y[kRows] = {};
   const auto load = [&](Index row) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
