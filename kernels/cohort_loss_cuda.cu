@@ -1,10 +1,10 @@
 // All members' losses and gradients in one launch and one reading of their logits.
 //
-// A row belongs to a team of threads: a warp up to 256 classes (four rows in a block), a block of 128 up to
-// 2,048, a block of 512 (f64: 256) above. How a team works is in cuda/cohort_loss_row.cuh. Above 1,024 blocks
-// a block takes several rows in turn. Each block sums what its rows add to the values, in double and in a
-// fixed order; the block that finishes last adds the blocks up (a warp per value) and writes the values: no
-// second launch.
+// A row belongs to a team of threads: a warp up to 256 classes (four rows in a block, and a fifth warp that
+// prepares the weights), a block of 128 up to 2,048, a block of 512 (f64: 256) above. How a team works is in
+// cuda/cohort_loss_row.cuh. Above 1,024 blocks a block takes several rows in turn. Each block sums what its
+// rows add to the values, in double and in a fixed order; the block that finishes last adds the blocks up (a
+// warp per value) and writes the values: no second launch.
 //
 // Bytes moved: the header's formula (logits once, gradients once) while a row fits into 96 KiB of shared
 // memory, which it does up to 24,576 / members classes in f32 and twice that in bf16 (without softmaxes,
@@ -64,7 +64,7 @@ __device__ inline double scale_of(const CohortLossArgs& args) {
 // By one warp: lane i is student i.
 template <class A>
 __device__ void make_plan(const CohortLossArgs& args, std::int64_t valid, Plan<A>& plan) {
-  const int i = static_cast<int>(threadIdx.x);
+  const int i = static_cast<int>(threadIdx.x) % kWarp;
   const int members = args.shape.members;
   const double inv_rows = valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid);
   const double soft_grad = scale_of(args) / args.temperature * inv_rows;
@@ -154,7 +154,7 @@ __device__ void finish(const CohortLossArgs& args, std::int64_t valid, const dou
 }
 
 template <class T, int kTeam>
-__global__ void __launch_bounds__(kTeam == kWarp ? loss::kRowsInBlock * kWarp : kTeam,
+__global__ void __launch_bounds__(kTeam == kWarp ? (loss::kRowsInBlock + 1) * kWarp : kTeam,
                                   kTeam <= 128 && !std::is_same_v<T, double> ? 4 : 1)
     loss_kernel(const __grid_constant__ CohortLossArgs args, const __grid_constant__ Layout layout,
                 double* partial, int branch) {
@@ -170,11 +170,12 @@ __global__ void __launch_bounds__(kTeam == kWarp ? loss::kRowsInBlock * kWarp : 
   Row<T, kTeam> row(args, plan[0], layout,
                     raw + layout.first_team + static_cast<unsigned>(team) * layout.team);
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * layout.iterations * kLanes;
-  // The first row is on its way while a warp prepares the plan.
-  if (first + team < args.shape.rows) row.load(first + team);
-  if (thread < kWarp) make_plan(args, valid, plan[0]);
+  // The first row is on its way while a warp, one without a row where teams are warps, prepares the plan.
+  const bool has_rows = team < layout.teams;
+  if (has_rows && first + team < args.shape.rows) row.load(first + team);
+  if (kTeam == kWarp ? !has_rows : thread < kWarp) make_plan(args, valid, plan[0]);
   __syncthreads();
-  for (int iteration = 0; iteration < layout.iterations; ++iteration) {
+  for (int iteration = 0; has_rows && iteration < layout.iterations; ++iteration) {
     for (int lane = team; lane < kLanes; lane += layout.teams) {
       const std::int64_t b = first + iteration * kLanes + lane;
       if (b >= args.shape.rows) break;
@@ -277,7 +278,7 @@ void launch(CudaStream stream, const CohortLossArgs& args, Workspace workspace) 
   std::size_t shared = 0;
   const Layout layout = layout_of<T>(args, shared);
   const auto blocks = static_cast<unsigned>(grid_of(args.shape).blocks);
-  const auto threads = static_cast<unsigned>(kTeam * layout.teams);
+  const auto threads = static_cast<unsigned>(kTeam * layout.teams + (kTeam == kWarp ? kWarp : 0));
   simt::launch(loss_kernel<T, kTeam>, {.grid = blocks, .block = threads, .shared = shared, .stream = stream},
                args, layout, reinterpret_cast<double*>(workspace.data()), stream.branch);
 }

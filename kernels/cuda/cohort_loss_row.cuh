@@ -37,11 +37,8 @@ class Row {
   // Asks for the row's logits: labels, largest logits, and a copy on chip. Needs no plan.
   __device__ void load(std::int64_t row) {
     row_ = row;
-    if (lane_ < members_) {
-      const std::int32_t label = lane_ == mixed_ ? mixed_label(0) : args_.labels[row];
-      member_[lane_].label = in_range(label) ? label : -1;
-      member_[lane_].own = in_range(label) ? to_float(logits(lane_)[label]) : not_a_number<A>();
-    }
+    std::int32_t label = 0;
+    if (lane_ < members_) label = lane_ == mixed_ ? mixed_label(0) : args_.labels[row];
     aligned_ = true;
     for (int m = 0; m < members_; ++m) aligned_ = aligned_ && aligned16(logits(m));
 #pragma unroll 1
@@ -71,6 +68,9 @@ class Row {
         if (first + s < members_) partials_.put_max(lane_, partials_.max(first + s), max[s]);
       }
     }
+    if (lane_ >= members_) return;
+    member_[lane_].label = in_range(label) ? label : -1;
+    member_[lane_].own = in_range(label) ? to_float(logits(lane_)[label]) : not_a_number<A>();
   }
 
   // The loaded row counts. `slot` gets what it adds to the values.

@@ -16,7 +16,7 @@ namespace {
 using kernels::TargetRule;
 
 constexpr int kDraws = 300;
-constexpr int kSlowDraws = 12;  // the emulated device executes a million threads a second
+constexpr int kSlowDraws = 8;  // the emulated device executes a million threads a second
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
