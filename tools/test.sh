@@ -16,21 +16,21 @@ packages=(build test)
 [[ $long == 1 ]] && packages+=(long)
 tools/install_packages.sh "${packages[@]}"
 echo "== build"
-cmake --preset cpu-release
-cmake --build build/cpu-release
+cmake --preset release
+cmake --build build/release
 echo "== tests"
-ctest --test-dir build/cpu-release -j "$(nproc)" --output-on-failure
+ctest --test-dir build/release -j "$(nproc)" --output-on-failure
 
 if [[ $long == 1 ]]; then
   echo "== kill tests at full length"
-  COHORT_LONG=1 build/cpu-release/bin/tools_tests --gtest_filter='Train.Killed*'
-  if [[ -x build/cpu-release/bin/simt_tests_plain ]]; then
+  COHORT_LONG=1 build/release/bin/tools_tests --gtest_filter='Train.Killed*'
+  if [[ -x build/release/bin/simt_tests_plain ]]; then
     echo "== every barrier of the CUDA kernels matters"
-    tests/simt/mutate_barriers.py build/cpu-release
+    tests/simt/mutate_barriers.py build/release
   fi
-  if [[ -x build/cpu-release/bin/vendor_tests ]]; then
+  if [[ -x build/release/bin/vendor_tests ]]; then
     echo "== cuDNN plans of every model"
-    COHORT_LONG=1 build/cpu-release/bin/vendor_tests --gtest_filter='CudnnPlans.Every*'
+    COHORT_LONG=1 build/release/bin/vendor_tests --gtest_filter='CudnnPlans.Every*'
   fi
   for preset in cpu-asan cpu-tsan; do
     echo "== $preset"

@@ -144,7 +144,7 @@ def read_equivalent():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build", nargs="?", type=pathlib.Path, default=ROOT / "build/cpu-release")
+    parser.add_argument("build", nargs="?", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--only", default="", help="mutants whose name contains this")
     arguments = parser.parse_args()
     build = Build(arguments.build)
