@@ -277,13 +277,16 @@ Results integers(test::Device device, const Conv2dShape& s, DType dtype, Results
 using Conv2d = test::DeviceTest;
 COHORT_INSTANTIATE_DEVICES(Conv2d);
 
-// An emulated thread costs what a hundred elements cost the CPU: the plain loops of a device (f64, operands
-// that are not aligned, three groups) are tried on the small shapes.
+// An emulated thread costs what a hundred elements cost the CPU, and the emulated device's engine is plain
+// loops: there, a device's own plain loops (f64, operands that are not aligned, three groups) are tried on
+// the smallest shapes, and the engine on those that are not large.
 std::vector<DType> dtypes_for(test::Device device, const Conv2dShape& s) {
+  const std::vector<DType> all = {DType::f32, DType::bf16, DType::f64};
+  if (device == test::Device::kCpu || !test::kEmulated) return all;
+  if (conv2d_flops(s) < 40'000 && s.num_weight() < 500) return all;
   const bool plain = s.n == 1 || s.groups == 3;
-  const bool large = conv2d_flops(s) > 100'000 || s.num_weight() > 1'000;
-  if (device == test::Device::kCpu || !large) return {DType::f32, DType::bf16, DType::f64};
-  return plain ? std::vector<DType>{} : std::vector<DType>{DType::f32, DType::bf16};
+  return plain || conv2d_flops(s) > 1'000'000 ? std::vector<DType>{}
+                                              : std::vector<DType>{DType::f32, DType::bf16};
 }
 
 TEST_P(Conv2d, SmallIntegersAreExactForAnyNumberOfThreads) {
