@@ -11,13 +11,15 @@
 // which are then computed twice); beyond that every pass reads the row again, from L2, since a row is a few
 // hundred KiB. Plus 8 (members^2 + 4 members) bytes per block. Shared memory: per team members * classes *
 // size_of(dtype), and members * classes * sizeof(A) for softmaxes where somebody is taught (+ classes for a
-// shared target); 1.4 KiB (f64: 2.5) for the weights. Registers (sm_90), no spills: f32 and bf16 96 to 102,
-// f64 116 to 124.
+// shared target); 1.4 KiB (f64: 2.5) for the weights. Registers (sm_90), no spills: f32 and bf16 90 to 107,
+// f64 120 to 124. Nothing here has been timed on a GPU yet.
 //
 // A decision between the losses and the gradients (competitive: who teaches): loss_select's W is read from
 // device memory, so three launches do it: values (grad_logits null), loss_select, losses. The logits are read
 // twice in all, because each of the two loss launches keeps its rows on chip, and gradients are written once:
-// three passes, the least that is possible while a batch's rows do not fit into one multiprocessor.
+// three passes, the least that is possible while a batch's rows do not fit into one multiprocessor. Where a
+// row does not fit on chip, the first launch reads it twice and the second three times or more, from L2 but
+// for the first time.
 #include <algorithm>
 
 #include "kernels/base/error.h"
