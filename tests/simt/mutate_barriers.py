@@ -50,13 +50,16 @@ def device_sources():
     return sorted(ROOT.glob("kernels/*_cuda.cu")) + sorted(ROOT.glob("kernels/cuda/*.cu"))
 
 
-def test_filter(sources):
+def tests_of(sources):
+    """The test files of these sources: those of their stems, or all."""
+    stems = [source.name.removesuffix("_cuda.cu") if source.parent.name == "kernels" else "" for source in sources]
+    return sorted({test for stem in stems for test in (ROOT / "tests/kernels").glob(f"{stem}*_test.cpp")})
+
+
+def test_filter(tests):
     suites = set()
-    for source in sources:
-        if source.parent.name == "cuda":
-            return "*emulated*"
-        for test in sorted((ROOT / "tests/kernels").glob(f"{source.name.removesuffix('_cuda.cu')}*_test.cpp")):
-            suites |= set(re.findall(r"^(?:TYPED_TEST|TEST_P)\((\w+),", test.read_text(), re.M))
+    for test in tests:
+        suites |= set(re.findall(r"^(?:TYPED_TEST|TEST_P)\((\w+),", test.read_text(), re.M))
     return ":".join(f"*{suite}*emulated*" for suite in sorted(suites))
 
 
@@ -80,12 +83,13 @@ class Build:
                 return
         sys.exit(f"{source} is not compiled for {target}: build {self.folder} first")
 
-    def link(self, target, replaced, objects, output):
-        """Links as `target` is linked, `objects` first: they hide the members of the libraries and replace `replaced`."""
+    def link(self, target, dropped, objects, output):
+        """Links as `target` is linked, less the objects that `dropped` names, `objects` first: they hide the members of the
+        libraries."""
         listing = subprocess.run(["ninja", "-C", str(self.folder), "-t", "commands", target], capture_output=True, text=True,
                                  check=True).stdout.splitlines()
         command = next(line for line in reversed(listing) if f"-o bin/{target} " in line)
-        words = [w for w in shlex.split(command) if not (replaced and w.endswith(replaced))]
+        words = [w for w in shlex.split(command) if not (w.endswith(".o") and dropped(pathlib.Path(w).name.removesuffix(".o")))]
         words[words.index("-o") + 1] = str(output)
         at = next(i for i, w in enumerate(words) if w.endswith(".o"))
         words[at:at] = [str(o) for o in objects]
@@ -112,11 +116,15 @@ def verdict(build, source, match, text, folder):
     mutant.parent.mkdir(parents=True, exist_ok=True)
     mutant.write_text(text[:match.start()] + "static_cast<void>(0);" + text[match.end():])
     if source.suffix == ".cuh" and source in includes(CONFORMANCE):
-        compiled, replaced, gtest_filter = [CONFORMANCE], "conformance.cu.o", "Conformance*"
+        compiled, gtest_filter = [CONFORMANCE], "Conformance*"
+        dropped = "conformance.cu".__eq__
         libraries = binaries = {"plain": "simt_tests_plain", "tsan": "simt_tests_tsan"}
     else:
         compiled = [source] if source.suffix == ".cu" else [s for s in device_sources() if source in includes(s)]
-        replaced, gtest_filter = "", test_filter(compiled)
+        tests = tests_of(compiled)
+        wanted, gtest_filter = {test.name for test in tests}, test_filter(tests)
+        def dropped(name):
+            return name.endswith("_test.cpp") and name not in wanted
         libraries = {"plain": "cohort_kernels_emulated", "tsan": "cohort_kernels_emulated_tsan"}
         binaries = {"plain": "kernels_tests", "tsan": "kernels_tests_tsan"}
     if not compiled:
@@ -126,7 +134,7 @@ def verdict(build, source, match, text, folder):
         objects = [folder / f"{flavour}_{origin.stem}.o" for origin in compiled]
         for origin, built in zip(compiled, objects):
             build.compile(origin, libraries[flavour], mutant if origin == source else origin, overlay, built)
-        build.link(binaries[flavour], replaced, objects, binary)
+        build.link(binaries[flavour], dropped, objects, binary)
         for schedule in SCHEDULES if flavour == "plain" else ["random:1"]:
             if fails(binary, gtest_filter, schedule):
                 return f"schedule {schedule}" if flavour == "plain" else "tsan"
