@@ -52,7 +52,7 @@ TEST_P(StepFeed, WalksThroughAnEpoch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, StepFeed, ::testing::ValuesIn(test::all_devices()),
-                         [](const auto& info) { return test::name_of(info.param); });
+                         [](const auto& p) { return test::name_of(p.param); });
 
 }  // namespace
 }  // namespace cohort::kernels

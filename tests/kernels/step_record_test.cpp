@@ -60,7 +60,7 @@ TEST_P(StepRecord, WritesOneRowOfTheRing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, StepRecord, ::testing::ValuesIn(test::all_devices()),
-                         [](const auto& info) { return test::name_of(info.param); });
+                         [](const auto& p) { return test::name_of(p.param); });
 
 }  // namespace
 }  // namespace cohort::kernels

@@ -37,6 +37,8 @@
 #include "tests/simt/emulator/schedule.h"
 #endif
 
+extern "C" void __asan_init() __attribute__((weak));  // NOLINT: there in sanitized binaries only
+
 namespace cohort::test {
 
 enum class Device { kCpu, kCuda };
@@ -58,11 +60,11 @@ inline std::vector<Device> all_devices() {
   return {Device::kCpu};
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool kExactBlocks = true;  // the sanitizer guards the ends, and sees reads beyond them too
-#else
-inline constexpr bool kExactBlocks = false;
-#endif
+// Whether the kernels of this binary are watched by AddressSanitizer: it guards the ends of a block, and sees
+// reads beyond them too. The tests themselves may be compiled without it, so this is asked of the binary.
+inline bool exact_blocks() {
+  return &__asan_init != nullptr;
+}
 
 // Memory of the device. The emulated device's is the host's, at exactly the size asked for.
 class DeviceBlock {
@@ -185,7 +187,7 @@ class OnDevice {
   template <class T>
   T* mirror(Guarded<T>& buffer, bool read_only) {
     const std::size_t shift = buffer.misalign() * sizeof(T);
-    const std::size_t canary = kExactBlocks ? 0 : Guarded<T>::kCanary;
+    const std::size_t canary = exact_blocks() ? 0 : Guarded<T>::kCanary;
     return reinterpret_cast<T*>(
         mirror(buffer.data(), buffer.size() * sizeof(T), shift + canary, canary, read_only));
   }

@@ -187,7 +187,7 @@ TEST(Config, MistakesInFiles) {
       {"method = \"competitive\"\n[distill.cd]\npool = [\"mixup\", \"mixdown\"]", "mixdown"},
       {"[distill.cd]\npool = [1]", "run.toml:2:8[^]*text or a list of texts, not an integer"},
       {"method = \"dmll\"", "run.toml:1:10[^]*did you mean 'dml'"},
-      {"device = \"gpu\"", "one of auto, cpu, cuda"},
+      {"device = \"gpu\"", "expected auto, cpu, cuda or cuda:N"},
       {"schema = 2", "an integer from 1 to 1, not 2"},
       {"seed = -1", "not -1"},
       {"[data]\nval_fraction = 1", "below 1, not 1"},
