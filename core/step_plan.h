@@ -30,6 +30,8 @@ class StepPlan {
   bool ready() const { return state_ == State::kReady; }
   // Recorded differentiable operations of one step.
   int num_nodes() const { return static_cast<int>(trace_.size()); }
+  // Empty (graph null) where steps are not captured, and before.
+  const kernels::CapturedStep& captured() const { return captured_; }
 
  private:
   enum class State { kFirst, kSecond, kCapture, kReady };

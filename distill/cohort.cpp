@@ -421,6 +421,10 @@ int Cohort::num_recorded_operations() const {
   return plans_.empty() ? 0 : plans_.rbegin()->second.step->num_nodes();
 }
 
+kernels::CapturedStep Cohort::captured_step() const {
+  return plans_.empty() ? kernels::CapturedStep{} : plans_.rbegin()->second.step->captured();
+}
+
 bool Cohort::replaying() const {
   return !plans_.empty() && plans_.rbegin()->second.step->ready();
 }

@@ -76,6 +76,8 @@ class Cohort {
   // Recorded differentiable operations of a full step (0 before the first), and whether steps are replayed.
   int num_recorded_operations() const;
   bool replaying() const;
+  // The captured graph of a full step and its nodes; empty where there is none.
+  kernels::CapturedStep captured_step() const;
 
  private:
   struct Inputs;

@@ -20,6 +20,9 @@ void order(CudaStream before, CudaStream after);
 // more.
 struct CapturedStep {
   void* graph = nullptr;  // null on the CPU
+  // What one replay does; others are the empty nodes of forks and joins.
+  int kernels = 0, copies = 0, memsets = 0, others = 0;
+  int num_nodes() const { return kernels + copies + memsets + others; }
 };
 
 inline void begin_capture(CpuStream) {}

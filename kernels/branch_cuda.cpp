@@ -61,6 +61,21 @@ const OpenBranch& branch_of(CudaStream stream) {
   return branches.list[index];
 }
 
+void count_nodes(cudaGraph_t graph, CapturedStep& step) {
+  std::size_t count = 0;
+  COHORT_CUDA_CHECK(cudaGraphGetNodes(graph, nullptr, &count));
+  std::vector<cudaGraphNode_t> nodes(count);
+  COHORT_CUDA_CHECK(cudaGraphGetNodes(graph, nodes.data(), &count));
+  for (const cudaGraphNode_t node : nodes) {
+    cudaGraphNodeType type{};
+    COHORT_CUDA_CHECK(cudaGraphNodeGetType(node, &type));
+    ++(type == cudaGraphNodeTypeKernel   ? step.kernels
+       : type == cudaGraphNodeTypeMemcpy ? step.copies
+       : type == cudaGraphNodeTypeMemset ? step.memsets
+                                         : step.others);
+  }
+}
+
 }  // namespace
 
 CudaStream open_branch(int device, int index) {
@@ -87,13 +102,16 @@ void begin_capture(CudaStream stream) {
 CapturedStep end_capture(CudaStream stream) {
   cudaGraph_t graph = nullptr;
   COHORT_CUDA_CHECK(cudaStreamEndCapture(native(stream), &graph));
+  CapturedStep step;
   cudaGraphExec_t executable = nullptr;
   // With the priorities of the branches, not that of the stream it is launched on.
   const cudaError_t status =
       cudaGraphInstantiate(&executable, graph, cudaGraphInstantiateFlagUseNodePriority);
+  if (status == cudaSuccess) count_nodes(graph, step);
   (void)cudaGraphDestroy(graph);
   check_cuda(status, "cudaGraphInstantiate");
-  return {executable};
+  step.graph = executable;
+  return step;
 }
 
 void abort_capture(CudaStream stream) noexcept {
