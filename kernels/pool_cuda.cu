@@ -17,6 +17,8 @@ namespace {
 using Index = std::int64_t;
 
 constexpr int kBlock = 256;
+constexpr int kMinBlocks =
+    2;  // up to 128 registers a thread: ptxas, left to itself, spills 8 bytes for sm_80
 constexpr Index kMostBlocks = 1 << 16;
 constexpr Index kRun = 1024;  // pixels per summation chain of global_avg_pool
 
@@ -53,8 +55,9 @@ __device__ void write(T* out, Pack<T, W>& value) {
 }
 
 template <class T, int W>
-__global__ __launch_bounds__(kBlock) void max_forward_kernel(PoolShape s, PoolAxes axes, const T* x, T* y,
-                                                             std::int32_t* argmax) {
+__global__ __launch_bounds__(kBlock, kMinBlocks) void max_forward_kernel(PoolShape s, PoolAxes axes,
+                                                                         const T* x, T* y,
+                                                                         std::int32_t* argmax) {
   const Index count = s.batch * s.out_height * s.out_width * s.channels;
   const Walk<W> walk;
   for (Index at = walk.first; at < count; at += walk.step) {
@@ -85,8 +88,9 @@ __global__ __launch_bounds__(kBlock) void max_forward_kernel(PoolShape s, PoolAx
 }
 
 template <class T, int W, bool kAccumulate>
-__global__ __launch_bounds__(kBlock) void max_backward_kernel(PoolShape s, PoolAxes axes, const T* grad_y,
-                                                              const std::int32_t* argmax, T* grad_x) {
+__global__ __launch_bounds__(kBlock,
+                             kMinBlocks) void max_backward_kernel(PoolShape s, PoolAxes axes, const T* grad_y,
+                                                                  const std::int32_t* argmax, T* grad_x) {
   const Index count = s.batch * s.height * s.width * s.channels;
   const Walk<W> walk;
   for (Index at = walk.first; at < count; at += walk.step) {
