@@ -12,6 +12,7 @@ per figure: microseconds per call (host-driven and inside a graph), bytes of the
 `--device cpu --rows 8` tries the eager variant; with TRITON_INTERPRET=1 the Triton ones too.
 """
 import argparse
+import os
 
 import torch
 import torch.nn.functional as F
@@ -161,7 +162,7 @@ def variants(method, members, device):
     if device.type == "cuda":
         for mode in ["default", "max-autotune-no-cudagraphs"]:
             yield f"compile {mode}", lambda mode=mode: with_gradients(torch.compile(METHODS[method], mode=mode))
-    if triton is not None and method == "dml":
+    if triton is not None and method == "dml" and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"):
         yield "triton row kernels", lambda: triton_rows
         if members == 2:
             yield "triton one pass", lambda: triton_one_pass
