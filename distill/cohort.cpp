@@ -118,7 +118,7 @@ class Cohort::Records {
 // A pass over a set without gradients: its logits stay on the device until the end.
 struct Cohort::Evaluation {
   Evaluation(Context& ctx, const DeviceImages& images, const std::vector<std::int32_t>& indices)
-      : feed(ctx, images, indices, kEvalBatch, 0) {}
+      : feed(ctx, images, indices, kEvalBatch, /*shuffle=*/false, 0) {}
   Feed feed;
   std::vector<Tensor> logits;  // per member (indices, classes) f32
   std::map<std::int64_t, std::unique_ptr<StepPlan>> plans;
@@ -254,8 +254,8 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
 }
 
 Feed Cohort::make_feed(const DeviceImages& images, std::span<const std::int32_t> indices,
-                       std::int64_t batch_size) {
-  return {ctx_, images, indices, batch_size, sgd_->rates().count()};
+                       std::int64_t batch_size, bool shuffle) {
+  return {ctx_, images, indices, batch_size, shuffle, sgd_->rates().count()};
 }
 
 std::vector<float> Cohort::rate_table(const std::vector<std::vector<double>>& rates) const {
@@ -400,7 +400,7 @@ std::vector<std::vector<float>> Cohort::predict(const DeviceImages& images,
     }
   }
   Feed& feed = evaluation->feed;
-  feed.start(0, 0, /*shuffle=*/false, {});
+  feed.start(0, 0, {});
   for (; feed.position() < feed.steps_per_epoch(); feed.advance()) {
     const std::int64_t rows = feed.rows();
     std::unique_ptr<StepPlan>& plan = evaluation->plans[rows];

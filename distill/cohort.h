@@ -65,7 +65,8 @@ class Cohort {
   StepValues values(std::int64_t step);
 
   // A feed for this cohort, and its table of learning rates: one rate per member for each step.
-  Feed make_feed(const DeviceImages& images, std::span<const std::int32_t> indices, std::int64_t batch_size);
+  Feed make_feed(const DeviceImages& images, std::span<const std::int32_t> indices, std::int64_t batch_size,
+                 bool shuffle);
   std::vector<float> rate_table(const std::vector<std::vector<double>>& rates) const;
 
   // Evaluation mode, no augmentation: logits of every member for the given images, (indices, classes) each,

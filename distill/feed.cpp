@@ -23,29 +23,30 @@ DeviceImages to_device(Context& ctx, const ImageSet& set) {
 }
 
 Feed::Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_t> indices,
-           std::int64_t batch_size, std::int64_t columns)
+           std::int64_t batch_size, bool shuffle, std::int64_t columns)
     : ctx_(ctx),
       images_(images),
-      host_indices_(indices.begin(), indices.end()),
       count_(static_cast<std::int64_t>(indices.size())),
       batch_size_(batch_size),
       columns_(columns) {
   check(count_ > 0 && batch_size > 0, "feed: no images");
-  indices_ = ctx.persistent_tensor({count_}, DType::i32);
-  ctx.upload(indices_, indices.data());
   order_ = ctx.persistent_tensor({count_}, DType::i32);
+  ctx.upload(order_, indices.data());
   rates_ = ctx.persistent_tensor({steps_per_epoch(), columns_}, DType::f32);
   epoch_of_ = ctx.persistent_tensor({2}, DType::i32);
   cursor_ = ctx.persistent_tensor({1}, DType::i32);
+  if (!shuffle) return;
+  indices_ = ctx.persistent_tensor({count_}, DType::i32);
+  ctx.upload(indices_, indices.data());
   const std::size_t bytes =
       on_device(ctx, [&](auto stream) { return kernels::permutation_workspace(stream, count_); });
   scratch_ = ctx.persistent_tensor({static_cast<std::int64_t>(bytes)}, DType::u8);
 }
 
-void Feed::start(int epoch, std::int64_t position, bool shuffle, std::span<const float> rates) {
+void Feed::start(int epoch, std::int64_t position, std::span<const float> rates) {
   check(static_cast<std::int64_t>(rates.size()) == rates_.count(),
         "feed: one row of learning rates per step");
-  if (shuffle) {
+  if (!indices_.empty()) {
     const kernels::PermutationArgs args{.values = indices_.as<std::int32_t>(),
                                         .out = order_.as<std::int32_t>(),
                                         .count = count_,
@@ -53,8 +54,6 @@ void Feed::start(int epoch, std::int64_t position, bool shuffle, std::span<const
                                         .epoch = static_cast<std::uint32_t>(epoch)};
     const Workspace scratch{static_cast<std::byte*>(scratch_.data), scratch_.bytes()};
     on_device(ctx_, [&](auto stream) { kernels::permutation(stream, args, scratch); });
-  } else {
-    ctx_.upload(order_, host_indices_.data());
   }
   if (!rates.empty()) ctx_.upload(rates_, rates.data());
   epoch_ = epoch;
@@ -65,9 +64,9 @@ void Feed::start(int epoch, std::int64_t position, bool shuffle, std::span<const
   ctx_.upload(cursor_, &cursor);
 }
 
-std::int64_t Feed::rows() const {
-  check(position_ < steps_per_epoch(), "feed: the epoch is over");
-  return std::min(batch_size_, count_ - position_ * batch_size_);
+std::int64_t Feed::rows(std::int64_t position) const {
+  check(position < steps_per_epoch(), "feed: the epoch is over");
+  return std::min(batch_size_, count_ - position * batch_size_);
 }
 
 void Feed::take(std::int64_t rows, const Tensor& indices, const Tensor& epoch, const Tensor& step,

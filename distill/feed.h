@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "core/context.h"
 #include "core/image_set.h"
@@ -21,22 +20,22 @@ DeviceImages to_device(Context& ctx, const ImageSet& set);
 
 class Feed {
  public:
-  // Goes through images[indices], batch_size at a time; an epoch's last batch may be short. `columns`:
-  // learning rates per step.
+  // Goes through images[indices], batch_size at a time; an epoch's last batch may be short. The order is
+  // drawn anew per epoch, or is that of the indices. `columns`: learning rates per step.
   Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_t> indices,
-       std::int64_t batch_size, std::int64_t columns);
+       std::int64_t batch_size, bool shuffle, std::int64_t columns);
 
-  std::int64_t batch_size() const { return batch_size_; }
   std::int64_t steps_per_epoch() const { return (count_ + batch_size_ - 1) / batch_size_; }
 
-  // The next step is number `position` of `epoch`. The order is drawn anew per epoch, or is that of the
-  // indices; rates: (steps_per_epoch, columns). The host waits for the steps before.
-  void start(int epoch, std::int64_t position, bool shuffle, std::span<const float> rates);
+  // The next step is number `position` of `epoch`; rates: (steps_per_epoch, columns). The host waits for the
+  // steps before.
+  void start(int epoch, std::int64_t position, std::span<const float> rates);
 
-  // Rows of the next step; advance() goes on to the one after it.
-  std::int64_t rows() const;
+  // Rows of a step of the epoch.
+  std::int64_t rows(std::int64_t position) const;
+  // Of the next step; advance() goes on to the one after it.
+  std::int64_t rows() const { return rows(position_); }
   std::int64_t position() const { return position_; }
-  int epoch() const { return epoch_; }
   // Counted over all epochs, from 0.
   std::int64_t step() const { return epoch_ * steps_per_epoch() + position_; }
   void advance() { ++position_; }
@@ -52,14 +51,13 @@ class Feed {
  private:
   Context& ctx_;
   DeviceImages images_;
-  std::vector<std::int32_t> host_indices_;
   std::int64_t count_, batch_size_, columns_;
-  Tensor indices_;   // (count) i32
+  Tensor indices_;   // (count) i32; empty: the order never changes
   Tensor order_;     // (count) i32
   Tensor rates_;     // (steps, columns) f32
   Tensor epoch_of_;  // (2) i32
   Tensor cursor_;    // (1) i32
-  Tensor scratch_;   // of the permutation
+  Tensor scratch_;   // of the permutation; empty without one
   int epoch_ = 0;
   std::int64_t position_ = 0;
 };

@@ -26,15 +26,15 @@ Trainer::Trainer(Context& ctx, Cohort& cohort, TrainerData data, const TrainerOp
   const auto members = static_cast<std::size_t>(cohort.size());
   train_images_ = to_device(ctx, *data_.train);
   if (data_.test != nullptr) test_images_ = to_device(ctx, *data_.test);
-  feed_ = std::make_unique<Feed>(cohort.make_feed(train_images_, data_.train_indices, options.batch_size));
+  feed_ = std::make_unique<Feed>(
+      cohort.make_feed(train_images_, data_.train_indices, options.batch_size, options.shuffle));
   sums_ = {std::vector<double>(members, 0.0), std::vector<std::int64_t>(members, 0), 0};
   skipped_.assign(members, 0);
   best_.resize(members + 1);
 }
 
 std::int64_t Trainer::steps_per_epoch() const {
-  const auto images = static_cast<std::int64_t>(data_.train_indices.size());
-  return (images + options_.batch_size - 1) / options_.batch_size;
+  return feed_->steps_per_epoch();
 }
 
 std::vector<double> Trainer::learning_rates(std::int64_t step) const {
@@ -48,17 +48,15 @@ void Trainer::start_epoch(int epoch, std::int64_t position) {
   std::vector<std::vector<double>> rates;
   for (std::int64_t k = 0; k < steps_per_epoch(); ++k)
     rates.push_back(learning_rates(epoch * steps_per_epoch() + k));
-  feed_->start(epoch, position, options_.shuffle, cohort_.rate_table(rates));
+  feed_->start(epoch, position, cohort_.rate_table(rates));
 }
 
 StepRecord Trainer::next_record() {
   const Cohort::StepValues v = cohort_.values(step_);
   const std::vector<double> rates = learning_rates(step_);
-  const std::int64_t begin = step_ % steps_per_epoch() * options_.batch_size;
-  const auto images = static_cast<std::int64_t>(data_.train_indices.size());
   StepRecord record{.step = step_ + 1,
                     .epoch = static_cast<int>(step_ / steps_per_epoch()),
-                    .rows = static_cast<int>(std::min<std::int64_t>(options_.batch_size, images - begin)),
+                    .rows = static_cast<int>(feed_->rows(step_ % steps_per_epoch())),
                     .teacher = v.teacher,
                     .perturbed = v.perturbed,
                     .operation = v.operation,

@@ -68,8 +68,8 @@ int run_bench(const Arguments& arguments) {
 
   warn_of_slow_convolutions(run, rows, [](const std::string& text) { print_warning(text); });
 
-  distill::Feed feed = run.cohort->make_feed(images, indices, rows);
-  feed.start(0, 0, /*shuffle=*/false,
+  distill::Feed feed = run.cohort->make_feed(images, indices, rows, /*shuffle=*/false);
+  feed.start(0, 0,
              run.cohort->rate_table(
                  std::vector<std::vector<double>>(static_cast<std::size_t>(warmup + steps), rates)));
   std::vector<double> seconds;

@@ -87,9 +87,9 @@ void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run) {
   const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
   const std::vector<std::int32_t> indices(run.split.train.begin(),
                                           run.split.train.begin() + first_batch(config, run));
-  distill::Feed feed = run.cohort->make_feed(images, indices, static_cast<std::int64_t>(indices.size()));
-  feed.start(0, 0, /*shuffle=*/false,
-             run.cohort->rate_table({std::vector<double>(run.cohort->members().size(), 0.0)}));
+  distill::Feed feed =
+      run.cohort->make_feed(images, indices, static_cast<std::int64_t>(indices.size()), /*shuffle=*/false);
+  feed.start(0, 0, run.cohort->rate_table({std::vector<double>(run.cohort->members().size(), 0.0)}));
   run.cohort->train(feed);
   Table table({{"MiB"},
                {"weights", Align::kRight},

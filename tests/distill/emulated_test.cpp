@@ -71,11 +71,11 @@ TEST_P(EmulatedTraining, AnEpochNeedsNothingFromTheHost) {
   const DeviceImages images = to_device(run.context(), set);
   std::vector<std::int32_t> indices(30);
   std::iota(indices.begin(), indices.end(), 0);
-  Feed feed = run.cohort->make_feed(images, indices, 4);
+  Feed feed = run.cohort->make_feed(images, indices, 4, /*shuffle=*/true);
   const auto steps = static_cast<std::size_t>(feed.steps_per_epoch());
   const std::vector<float> rates = run.cohort->rate_table({steps, std::vector<double>(2, 0.05)});
   for (int epoch = 0; epoch < 4; ++epoch) {
-    feed.start(epoch, 0, /*shuffle=*/true, rates);
+    feed.start(epoch, 0, rates);
     run.context().synchronize();
     const bool captured = epoch == 3;  // steps of both sizes
     const auto calls = [] {
