@@ -3,20 +3,21 @@
 //
 //   a_co[n,p] = (1 + S[n,p]) / (mean_p S[n,.] + 1 + 1e-5)      agreement
 //   a_di[n,p] = (1 - S[n,p]) / (mean_p (1 - S[n,.]) + 1e-5)    disagreement
-//   each is 1 everywhere on a sample where its mean, mean_p (1 + S) or mean_p (1 - S), is below 1e-4:
-//   identical maps have no disagreement to point at, and the literal formula would pool zeros. pooled[n,c] =
-//   (1/P) sum_p a[n,p] act(F[n,p,c])             act = ReLU or identity grad_F[n,p,c] = grad_pooled[n,c]
-//   a[n,p] / P where F > 0 (or everywhere); the weight map is a constant
+//       each is 1 everywhere on a sample where its mean, mean_p (1 + S) or mean_p (1 - S), is below 1e-4:
+//       identical maps have no disagreement to point at, and the literal formula would pool zeros
 //
-// Shapes: similarity, co, di, weights (samples, positions), A = accumulator_of(dtype); features,
-// grad_features
-//   (samples, positions, channels) = NHWC, pooled, grad_pooled (samples, channels), dtype f32, bf16 or f64.
+//   pooled[n,c]   = (1/P) sum_p a[n,p] act(F[n,p,c])           act = ReLU or identity
+//   grad_F[n,p,c] = grad_pooled[n,c] a[n,p] / P                where F > 0 (or everywhere); a is a constant
+//
+// Shapes: similarity, co, di, weights (samples, positions), A = accumulator_of(dtype); features and
+// grad_features (samples, positions, channels) = NHWC, pooled, grad_pooled (samples, channels), dtype f32,
+// bf16 or f64.
+//
 // Contract: outputs alias nothing; co or di may be null. ReLU(NaN) = NaN; its gradient at 0 is 0 and at NaN
-// that of a positive number. Deterministic, capture safe,
-//   no workspace.
-// Cost: weights: 3 samples positions sizeof(A). pool: samples positions channels size_of(dtype) read;
-// backward: the same read
-//   (ReLU only) and written.
+// that of a positive number. Deterministic, capture safe, no workspace.
+//
+// Bytes moved: weights 3 samples positions sizeof(A); pool samples positions channels size_of(dtype) read;
+// its backward the same read (ReLU only) and written.
 // Method: ADM's listing with the shape (B, 1, H, W) that its broadcast intends.
 #pragma once
 

@@ -13,8 +13,7 @@
 //              captured step has one shape, and the last batch of an epoch may be short. The rest is padding:
 //              it enters no sum, its y is 0 and its gradients are 0 (kOverwrite) or untouched (kAccumulate),
 //              whatever its x and grad_y hold. Results are those of a call on the valid rows alone, on the
-//              CPU to the bit. Fewer than two valid rows in training leave the running statistics as they
-//              are.
+//              CPU to the bit. Fewer than two valid rows in training leave the running statistics alone.
 //   ReLU(NaN) is NaN. A NaN or Inf in a channel reaches every y of that channel in training, only its own y
 //   in evaluation, and never another channel.
 //

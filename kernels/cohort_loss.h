@@ -1,44 +1,42 @@
 // The losses of a whole cohort and their gradients, from one reading of every member's logits:
 //
 //   L_i = ce_i CE_i + sum_j W[i][j] S KL_T(z_j -> z_i) + e_i S KL_T(target -> z_i)
-//   CE_i            = mean_b -ln softmax_1(z_i[b])[y_b]
-//   KL_T(p -> z)    = mean_b sum_c p_c (ln p_c - ln softmax_T(z[b])_c),  0 ln 0 = 0;  softmax_T(z) =
-//   softmax(z / T) S               = T^2 when t_squared, else 1 dL_i/dz_i       = [ce_i (softmax_1(z_i) - Y)
-//   + sum_j W[i][j] S/T (q_i - q_j) + e_i S/T (q_i - target)] / rows attached        adds to dL/dz_j of L =
-//   sum_i L_i the way through the teaching side (the target stays detached):
-//                   sum_i W[i][j] S/T q_j (ln q_j - ln q_i - KL_T(z_j -> z_i)[b]) / rows
 //
-// Shapes: logits[k], grad_logits[k] (rows, classes), row-major, dtype f32, bf16 or f64; labels (rows) i32;
-// "A" below is
-//   accumulator_of(dtype), the dtype of every pointer that is a void*. No alignment is assumed. An output
-//   that is null is not written; ce_weight null means 1, kl_weight null means 0, target_weight null means 0.
+//   CE_i          = mean_b -ln softmax_1(z_i[b])[y_b]
+//   KL_T(p -> z)  = mean_b sum_c p_c (ln p_c - ln softmax_T(z[b])_c),  0 ln 0 = 0
+//   softmax_T(z)  = softmax(z / T),  q_k = softmax_T(z_k);   S = T^2 when t_squared, else 1
+//
+//   dL_i/dz_i = [ce_i (softmax_1(z_i) - Y) + sum_j W[i][j] S/T (q_i - q_j) + e_i S/T (q_i - target)] / rows
+//
+//   attached adds to dL/dz_j of L = sum_i L_i the way through the teaching side (the target stays detached):
+//       sum_i W[i][j] S/T q_j (ln q_j - ln q_i - KL_T(z_j -> z_i)[b]) / rows
+//
+// Shapes: logits[k], grad_logits[k] (rows, classes), row-major, dtype f32, bf16 or f64; labels (rows) i32.
+// "A" below is accumulator_of(dtype), the dtype of every pointer that is a void*. No alignment is assumed. An
+// output that is null is not written; null ce_weight means 1, null kl_weight and target_weight mean 0.
+//
 // Contract:
-//   - outputs alias nothing. Deterministic: rows in fixed chunks, chunks summed in order, values summed in
-//   double. Capture
-//     safe: weights, labels, valid_rows and mixed_member are read on the device only. Workspace:
-//     cohort_loss_workspace.
-//   - a weight of exactly 0 contributes exactly nothing: its KL is not computed, so a member whose logits are
-//   not finite
-//     touches only those who learn from it, and with W[i] = 0 and e_i = 0 the results of member i have the
-//     bits of a run of that member alone. Two members with the same bits have KL = +0 and gradient 0.
-//   - only rows [0, valid_rows) count; other rows get gradient 0 (kOverwrite) or keep theirs (kAccumulate),
-//   ce_rows 0,
-//     target 0 and winner -1. valid_rows = 0 gives values 0.
-//   - a label outside [0, classes) is never used as an index: CE of that row is NaN, its CE gradient is NaN
-//   and it
+//   - Outputs alias nothing. Deterministic: rows in fixed chunks, chunks summed in order, values summed in
+//     double. Capture safe: weights, labels, valid_rows and mixed_member are read on the device only.
+//     Workspace: cohort_loss_workspace.
+//   - A weight of exactly 0 contributes exactly nothing: its KL is not computed, so a member whose logits are
+//     not finite touches only those who learn from it, and with W[i] = 0 and e_i = 0 the results of member i
+//     have the bits of a run of that member alone. Two members with the same bits have KL = +0, gradient 0.
+//   - Only rows [0, valid_rows) count; other rows get gradient 0 (kOverwrite) or keep theirs (kAccumulate),
+//     ce_rows 0, target 0 and winner -1. valid_rows = 0 gives values 0.
+//   - A label outside [0, classes) is never used as an index: CE of that row and its gradient are NaN and it
 //     counts as wrong. Callers validate labels where they enter.
-//   - (z - max) / T is clamped to the lowest finite number: logits of +-3e38 give finite losses, NaN and +inf
-//   logits give
-//     NaN. Attached targets are detached whatever the target rule.
+//   - (z - max) / T is clamped to the lowest finite number: logits of +-3e38 give finite losses; NaN and +inf
+//     logits give NaN. Attached targets are detached whatever the target rule.
 //   - KL that is not needed (weight 0) is reported as 0 unless all_pairs.
-// Cost: reads members * rows * classes * size_of(dtype) (plus rows * classes * sizeof(A) for kGiven), writes
-// as much for the
-//   gradients; everything else is O(members * rows). One exp per logit, two where T != 1.
+//
+// Bytes moved: members * rows * classes * size_of(dtype) read (plus rows * classes * sizeof(A) for kGiven)
+// and as much written for the gradients; the rest is O(members * rows). One exp per logit, two where T != 1.
+//
 // Method: per row, all members' softmaxes stay in cache (on chip); the pair terms are products of those.
-// Mutual learning:
-//   Zhang et al., CVPR 2018; shared targets: Guo et al., "Online Knowledge Distillation via Collaborative
-//   Learning", CVPR 2020 (eq. 4 and MinLogit); competitive: the same with W chosen per batch
-//   (kernels/loss_select.h).
+// Mutual learning: Zhang et al., CVPR 2018. Shared targets: Guo et al., "Online knowledge distillation via
+// collaborative learning", CVPR 2020 (eq. 4 and MinLogit). Competitive distillation is the same with W chosen
+// per batch (kernels/loss_select.h).
 #pragma once
 
 #include <array>

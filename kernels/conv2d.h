@@ -1,8 +1,7 @@
 // Two-dimensional convolution (cross-correlation, as in every deep-learning framework) and its two gradients.
 //
-//   y[n,p,q,k] = bias[k] + sum_{r,s,c} x[n, p*stride - padding + r*dilation, q*stride - padding + s*dilation,
-//   g*C/G + c]
-//                                      * weight[k,r,s,c],     g = k / (K/G)
+//   y[n,p,q,k] = bias[k] + sum_{r,s,c} x[n, h, w, g*C/G + c] * weight[k,r,s,c],   g = k / (K/G),
+//                h = p*stride - padding + r*dilation,  w = q*stride - padding + s*dilation
 //   grad_x      = the transposed map applied to grad_y
 //   grad_weight = sum over n, p, q of grad_y[n,p,q,k] * x[...];  grad_bias[k] = sum of grad_y[...,k]
 //

@@ -2,8 +2,7 @@
 //   direct    the engine's plan for exactly these operands and this result
 //   mixed     bf16 operands, f32 result (a bias, or the gradient of a weight, which is kept in f32)
 //   widened   the same through f32 copies of the operands in the workspace: TF32 holds every bf16 value, so
-//   no
-//             rounding is added
+//             no rounding is added
 //   plain     our own loops: f64, operands that are not 16-byte aligned, and whatever the engine cannot do
 //             deterministically
 #include <algorithm>

@@ -5,16 +5,16 @@
 //   loss        += weight value                 where `loss` is given
 //
 // Shapes: student, teacher, grad_student (rows, row_size), any layout that both share, dtype f32, bf16 or
-// f64; value, loss
-//   and weight are device scalars of A = accumulator_of(dtype). No alignment assumed.
-// Contract: `weight` is read on the device. weight == 0: neither map is read, value = 0, loss untouched,
-// grad_student
-//   0 (kOverwrite) or untouched (kAccumulate), so a sick peer of weight 0 cannot spread. Only rows [0,
-//   valid_rows) count (i32 device scalar, null: all), also in the means; the gradient of the others is 0 or
-//   untouched. grad_student, value and loss may be null. grad_student may be the student map itself
-//   (kOverwrite). Deterministic: chunks in fixed order, summed in double. Capture safe. Workspace:
-//   feature_l2_workspace(elements).
-// Cost: elements * size_of(dtype) * 3 bytes (two reads, one write), one read more in kAccumulate.
+// f64; value, loss and weight are device scalars of A = accumulator_of(dtype). No alignment is assumed.
+//
+// Contract: `weight` is read on the device. weight == 0: neither map is read, value = 0, loss is untouched
+// and grad_student 0 (kOverwrite) or untouched (kAccumulate), so a sick peer of weight 0 cannot spread. Only
+// rows [0, valid_rows) count (i32 device scalar, null: all), also in the means; the gradient of the others is
+// 0 or untouched. grad_student, value and loss may be null; grad_student may be the student map itself
+// (kOverwrite). Deterministic: chunks in fixed order, summed in double. Capture safe. Workspace:
+// feature_l2_workspace(elements).
+//
+// Bytes moved: 3 elements size_of(dtype) (two reads, one write), one read more with kAccumulate.
 // Method: hint of FitNets (Romero et al., ICLR 2015) without a regressor; callers adapt channels first.
 #pragma once
 

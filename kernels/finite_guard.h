@@ -3,11 +3,11 @@
 //   mask[m] = allowed[m] && isfinite(loss[m]) && every gradient of every block of member m is finite
 //   block_mask[b] = mask[member of b]
 //
-// Shapes: block b is a flat gradient (count) of `dtype`, owned by member blocks[b].member; loss (M),
-// accumulator dtype
-// (= dtype); allowed, mask (M), block_mask (blocks) i32. Contract: outputs alias nothing. Reads every
-// gradient once (count * size_of(dtype) bytes). Deterministic. A NaN in one member never touches another
-// one's mask.
+// Shapes: block b is a flat gradient (count) of `dtype`, owned by member blocks[b].member; loss (M) of the
+// accumulator dtype (= dtype); allowed, mask (M), block_mask (blocks) i32.
+//
+// Contract: outputs alias nothing. Deterministic. A NaN in one member never touches another one's mask.
+// Bytes moved: count * size_of(dtype), every gradient once.
 #pragma once
 
 #include <cstdint>

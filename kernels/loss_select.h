@@ -8,17 +8,17 @@
 //   feature_weight[i][j] = W[i][j] with `feature` in place of `kl`, 0 where i or j is masked_member
 //   row_winner[b] = argmin over members of ce_rows[.][b], by the same rule
 //
-// Shapes: ce (members) A, ce_rows (members, rows) A with A = f32 or f64; kl_weight and feature_weight
-// (members, members)
-//   A, [i][j]: j teaches i; teacher i32 scalar; row_winner (rows) i32; masked_member i32 scalar, -1 or null:
-//   nobody (a member whose input was moved geometrically: its feature maps match nobody's). Null outputs are
-//   not written.
+// Shapes: ce (members), ce_rows (members, rows), kl_weight and feature_weight (members, members; [i][j]: j
+// teaches i) of A = f32 or f64; teacher and masked_member i32 scalars; row_winner (rows) i32. masked_member
+// is -1 or null for nobody, else a member whose input was moved geometrically: its maps match nobody's. Null
+// outputs are not written.
+//
 // Contract: every output is written in full; deterministic; no workspace; capture safe. Rows from valid_rows
-// on (i32
-//   scalar, null: all) get row_winner -1.
-// Cost: reads members * rows * sizeof(A) for row_winner, the rest is O(members^2).
-// Method: argmin: the competitive paper's rule; all better: its published code, which averages over all
-// better members.
+// on (i32 scalar, null: all) get row_winner -1.
+//
+// Bytes moved: members * rows * sizeof(A) read for row_winner; the rest is O(members^2).
+// Method: argmin is the competitive paper's rule; all better is that of its published code, which averages
+// over all better members.
 #pragma once
 
 #include <cstdint>

@@ -1,17 +1,19 @@
 // Cosine similarity of two feature maps at every position, over channels.
 //
-//   S[n] = a.b / max(|a| |b|, 1e-8)      a, b: the channel vectors of position n
-//   dS/da = (b - S |b|/|a| a) / (|a| |b|), dS/db alike; 0 where |a| |b| <= 1e-8 (a zero vector has similarity
-//   0 and no direction to improve it)
+//   S[n]  = a.b / max(|a| |b|, 1e-8)      a, b: the channel vectors of position n
+//   dS/da = (b - S |b|/|a| a) / (|a| |b|), dS/db alike; 0 where |a| |b| <= 1e-8: a zero vector has similarity
+//           0 and no direction to improve it
 //
 // Shapes: a, b, grad_a, grad_b (positions, channels), dtype f32, bf16 or f64, positions = N H W of an NHWC
-// map;
-//   similarity, grad_similarity (positions), A = accumulator_of(dtype). No alignment assumed.
+// map; similarity, grad_similarity (positions), A = accumulator_of(dtype). No alignment is assumed.
+//
 // Contract: outputs alias nothing; grad_a or grad_b may be null. Deterministic (one position is one
-// thread's), capture safe,
-//   no workspace. Scaling a or b by a power of two leaves S bitwise equal, short of overflow of |a|^2.
-// Cost: forward 2 positions channels size_of(dtype) + positions sizeof(A); backward twice the maps read plus
-// the gradients. Method: similarity of asymmetric decision-making (methods: ADM).
+// thread's), capture safe, no workspace. Scaling a or b by a power of two leaves S bitwise equal, short of
+// overflow of |a|^2.
+//
+// Bytes moved: forward 2 positions channels size_of(dtype) + positions sizeof(A); backward the maps read
+// twice, plus the gradients.
+// Method: similarity of asymmetric decision-making (ADM).
 #pragma once
 
 #include <cstdint>

@@ -1,12 +1,10 @@
 // Pooling of NHWC maps: maximum, average, adaptive average, global average.
 //
-//   max_pool            y = max of the window, argmax = its first position in scan order (h W + w); NaN wins:
-//   the
-//                       first NaN of the window. grad_x collects grad_y of the windows that point at it
+//   max_pool            y = max of the window, argmax = its first position in scan order (h W + w). NaN wins:
+//                       the first one of the window. grad_x collects grad_y of the windows that point at it
 //   avg_pool            y = sum of the window / its size. Windows are clipped to the map; the size counts
-//   padding
-//                       (count_include_pad, up to the padded edge, as PyTorch does) or the clipped window
-//                       only
+//                       padding (count_include_pad, up to the padded edge, as PyTorch does) or only what is
+//                       left of the window
 //   adaptive_avg_pool   bin i of `out` covers [floor(i H / out), ceil((i + 1) H / out)): PyTorch's rule
 //   global_avg_pool     y (N, C) = mean over H W
 //
@@ -17,9 +15,10 @@
 // Shapes: x (N, H, W, C), y (N, out_height, out_width, C) or (N, C), argmax like y, i32. f32, bf16 (summed in
 // f32), f64. No alignment beyond the element's own is assumed. Contract: no aliasing, no workspace.
 // Deterministic, the same bits for any number of threads: backward passes gather, each pixel summing the
-// windows that cover it in scan order; global_avg_pool sums runs of at most 1024 pixels. Bytes moved, with X
-// and Y the sizes of x and y: forward X + Y (+ 4 per element of y for argmax); backward the same,
-// + X with kAccumulate. Overlapping windows are read again from the cache.
+// windows that cover it in scan order; global_avg_pool sums runs of at most 1024 pixels.
+//
+// Bytes moved, with X and Y the sizes of x and y: forward X + Y (+ 4 per element of y for argmax); backward
+// the same, + X with kAccumulate. Overlapping windows are read again from the cache.
 #pragma once
 
 #include <cstdint>

@@ -39,8 +39,7 @@ struct RunSetup {
 };
 
 // Reads the data and the networks' first weights; writes nothing. Throws the error that belongs to what is
-// wrong.
-// A run that is resumed has its weights in the checkpoint: the files it started from may be gone.
+// wrong. A run that is resumed has its weights in the checkpoint: the files it started from may be gone.
 enum class FirstWeights { kRead, kFromCheckpoint };
 RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights = FirstWeights::kRead);
 

@@ -1,6 +1,5 @@
 // The host side's view of the CUDA runtime: statuses become Error, and a CudaStream becomes a cudaStream_t.
-// For
-// *_cuda.cpp and *_cuda.cu files only.
+// For *_cuda.cpp and *_cuda.cu files only.
 //
 // Error kinds: memory exhausted is kMemory; no driver, no device and everything that goes wrong on a device
 // is kDevice, because nothing but a new process helps.

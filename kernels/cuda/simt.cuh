@@ -8,18 +8,16 @@
 //   simt::launch(kernel<float>, {.grid = blocks, .block = 256, .shared = bytes, .stream = stream}, args);
 //
 // Rules that keep both compilers and the race detector honest:
-//   - CUDA's own names with an explicit mask: __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync,
-//   atomics, ...
-//     (tests/simt/emulator lists what there is). No __activemask, no cooperative groups, no <<<>>>, no bare
-//     __shared__.
+//   - CUDA's own names with an explicit mask: __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync and
+//     atomics (tests/simt/emulator lists what there is). No __activemask, no cooperative groups, no <<<>>>,
+//     no bare __shared__.
 //   - blocks are whole warps wherever a mask names lanes; a thread that returns takes part in no later
-//   barrier, so
-//     either all threads of the block reach __syncthreads or none does; same for the lanes of a mask.
+//     barrier, so either all threads of the block reach __syncthreads or none does; same for the lanes of a
+//     mask.
 //   - a struct goes to shared memory through a local: `Plan p = make(); plan[0] = p;`
 //   - shuffles and votes order no memory: an exchange through shared memory inside a warp needs __syncwarp().
 //   - between blocks: __threadfence(), atomic, __threadfence() in the thread that did the atomic, then the
-//   barrier
-//     (last_block() of prim.cuh does this).
+//     barrier (last_block() of prim.cuh does this).
 //   - no float atomics where results must repeat; no block ever waits for another one.
 #pragma once
 

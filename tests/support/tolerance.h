@@ -1,10 +1,11 @@
 // Admissible errors, computed from the operation and never typed in, and the comparisons that use them.
 //
-// For r = sum_{i<n} a_i b_i summed on L lanes: chain k = ceil(n/L), tree depth t = ceil(log2 L), and per
-// element
-//   tol = (2 u_in [only where operands are rounded down] + 4 (sqrt(k) + t + 2) u_acc) S + u_out |r| +
-//   tiny(out)
-// with S = sum |a_i b_i| taken from the reference. Factor 4 is the only fitted constant.
+// For r = sum_{i<n} a_i b_i summed on L lanes, with chain k = ceil(n/L), tree depth t = ceil(log2 L) and
+// S = sum |a_i b_i| taken from the reference, per element:
+//
+//   tol = (2 u_in + 4 (sqrt(k) + t + 2) u_acc) S + u_out |r| + tiny(out)
+//
+// u_in only where operands are rounded down. Factor 4 is the only fitted constant.
 #pragma once
 
 #include <gtest/gtest.h>
