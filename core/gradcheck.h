@@ -1,4 +1,4 @@
-// Numeric against analytic derivatives, in double on the CPU.
+// Numeric against analytic derivatives, in double.
 //
 // Central 5-point stencil (8 (f(+h) - f(-h)) - (f(+2h) - f(-2h))) / 12 h with h = 1e-3 max(1, |x|): its error
 // is about h^4, so 1e-7 of the largest entry is a fair demand, 10,000 times tighter than the usual framework

@@ -128,6 +128,7 @@ fi
 step "doctor" 20 "$bin/cohort" doctor
 step "kernels" 60 bash -c 'tests kernels'
 step "core" 30 bash -c 'tests core'
+step "ops: gradients against differences" 60 bash -c 'tests ops'
 step "training: device against CPU, replay against eager, resume" 90 bash -c 'tests distill'
 if ((!emulated)); then
   for tool in memcheck racecheck initcheck synccheck; do

@@ -10,7 +10,7 @@
 #include "core/ops/cohort_loss.h"
 #include "core/ops/pixel_cosine.h"
 #include "tests/support/feature_fixture.h"
-#include "tests/support/tensors.h"
+#include "tests/support/op_check.h"
 #include "tests/support/tolerance.h"
 
 namespace cohort::test {
@@ -20,7 +20,9 @@ using Values = std::vector<double>;
 constexpr double kTol = 2e-6;
 
 struct Adm {
-  Context ctx{cpu_options(Precision::kF64)};
+  explicit Adm(const ContextOptions& options) : ctx(options) {}
+
+  Context ctx;
   Tensor teacher = variable(ctx, {2, 1, 2, 2}, nhwc(kGoldenF1));
   Tensor student = variable(ctx, {2, 1, 2, 2}, nhwc(kGoldenF2));
   Tensor labels = constant(ctx, {2}, std::vector<std::int32_t>{0, 1});
@@ -55,8 +57,11 @@ struct Adm {
   }
 };
 
-TEST(OpsAttention, SimilarityAndWeightMaps) {
-  Adm adm;
+using OpsAttention = OpTest;
+COHORT_INSTANTIATE_DEVICES(OpsAttention);
+
+TEST_P(OpsAttention, SimilarityAndWeightMaps) {
+  Adm adm(options());
   EXPECT_TRUE(all_near(download<double>(adm.ctx, adm.similarity),
                        Values{0.789352, 0.810679, -0.613941, -0.104685}, kTol));
   EXPECT_TRUE(
@@ -65,8 +70,8 @@ TEST(OpsAttention, SimilarityAndWeightMaps) {
       all_near(download<double>(adm.ctx, adm.maps.di), Values{1.053269, 0.946631, 1.187312, 0.812673}, kTol));
 }
 
-TEST(OpsAttention, ConsensusReachesTheStudentOnly) {
-  Adm adm;
+TEST_P(OpsAttention, ConsensusReachesTheStudentOnly) {
+  Adm adm(options());
   const auto r = adm.run(adm.student, adm.maps.co, true, kStudentWeight, kStudentBias);
   EXPECT_TRUE(all_near(r.logits, Values{0.269525, 0.161540, 0.009170, 0.142658, 0.115321, -0.035546}, kTol));
   EXPECT_NEAR(r.loss, 1.020969, kTol);
@@ -77,8 +82,8 @@ TEST(OpsAttention, ConsensusReachesTheStudentOnly) {
   EXPECT_THROW(adm.ctx.grad_of(adm.teacher), Error);
 }
 
-TEST(OpsAttention, DisagreementReachesTheTeacherOnly) {
-  Adm adm;
+TEST_P(OpsAttention, DisagreementReachesTheTeacherOnly) {
+  Adm adm(options());
   const auto r = adm.run(adm.teacher, adm.maps.di, true, kTeacherWeight, kTeacherBias);
   EXPECT_TRUE(all_near(r.logits, Values{0.218657, 0.378915, -0.131729, 0.281267, 0.109394, -0.200633}, kTol));
   EXPECT_NEAR(r.loss, 1.064543, kTol);
@@ -89,15 +94,15 @@ TEST(OpsAttention, DisagreementReachesTheTeacherOnly) {
   EXPECT_THROW(adm.ctx.grad_of(adm.student), Error);
 }
 
-TEST(OpsAttention, WithoutRelu) {
-  Adm co;
+TEST_P(OpsAttention, WithoutRelu) {
+  Adm co(options());
   auto r = co.run(co.student, co.maps.co, false, kStudentWeight, kStudentBias);
   EXPECT_TRUE(all_near(r.logits, Values{0.254614, 0.116807, 0.019111, 0.058814, -0.136212, 0.020350}, kTol));
   EXPECT_NEAR(r.loss, 1.099085, kTol);
   EXPECT_TRUE(all_near(
       r.grad_features,
       nhwc({-0.104249, -0.105491, 0.011922, 0.012064, 0.106340, 0.246614, -0.089705, -0.208036}), kTol));
-  Adm di;
+  Adm di(options());
   r = di.run(di.teacher, di.maps.di, false, kTeacherWeight, kTeacherBias);
   EXPECT_TRUE(
       all_near(r.logits, Values{0.123994, 0.359982, -0.074931, 0.370315, -0.033084, -0.271872}, kTol));
@@ -109,8 +114,8 @@ TEST(OpsAttention, WithoutRelu) {
 
 // KD forms: the teacher's own re-weighted prediction for the consensus term, the smoothed memory for the
 // other.
-TEST(OpsAttention, DistilledForms) {
-  Adm adm;
+TEST_P(OpsAttention, DistilledForms) {
+  Adm adm(options());
   const Tensor pooled = ops::attention_pool(adm.ctx, adm.teacher.detached(), adm.maps.co);
   const Values teacher = fully_connected(download<double>(adm.ctx, pooled), kTeacherWeight, kTeacherBias);
   EXPECT_TRUE(all_near(teacher, Values{0.197926, 0.380116, -0.118697, 0.339739, 0.173715, -0.229869}, kTol));
@@ -125,7 +130,7 @@ TEST(OpsAttention, DistilledForms) {
   EXPECT_TRUE(all_near(co.grad_features,
                        nhwc({0.018054, 0.018269, 0, -0.016100, -0.001119, -0.002595, -0.005200, 0}), kTol));
 
-  Adm other;
+  Adm other(options());
   const Values memory = {0.930598, 0.058682, 0.010720, 0.103977, 0.877028, 0.018995};
   const auto di = other.run(other.teacher, other.maps.di, false, kTeacherWeight, kTeacherBias, memory);
   EXPECT_NEAR(di.loss, 0.779600, 5e-6);  // the target has 6 decimals
@@ -133,16 +138,26 @@ TEST(OpsAttention, DistilledForms) {
       all_near(di.grad_logits, Values{-0.303265, 0.175820, 0.127445, 0.175886, -0.286283, 0.110397}, kTol));
 }
 
-TEST(OpsAttention, IdenticalMapsHaveNoDisagreement) {
-  Context ctx(cpu_options(Precision::kF64));
+TEST_P(OpsAttention, IdenticalMapsHaveNoDisagreement) {
+  Context ctx(options());
   const Tensor f = variable(ctx, {2, 1, 2, 2}, nhwc(kGoldenF1));
   const auto maps = ops::attention_weights(ctx, ops::pixel_cosine(ctx, f, f));
   EXPECT_TRUE(all_near(download<double>(ctx, maps.di), Values{1, 1, 1, 1}, 0));
   EXPECT_TRUE(all_near(download<double>(ctx, maps.co), Values{1, 1, 1, 1}, 1e-5));
 }
 
-TEST(OpsPixelCosine, GradientOfBothSidesAddsUpOnOneTensor) {
-  Context ctx(cpu_options(Precision::kF64));
+using OpsPixelCosine = OpTest;
+COHORT_INSTANTIATE_DEVICES(OpsPixelCosine);
+
+TEST_P(OpsPixelCosine, GradientsAgreeWithDifferences) {
+  Random random(base_seed());
+  Context ctx(options());
+  Leaf a(ctx, {2, 2, 3, 7}, random), b(ctx, {2, 2, 3, 7}, random);
+  check_gradients(ctx, [&] { return ops::pixel_cosine(ctx, a.tensor, b.tensor); }, {&a, &b});
+}
+
+TEST_P(OpsPixelCosine, GradientOfBothSidesAddsUpOnOneTensor) {
+  Context ctx(options());
   const Tensor a = variable(ctx, {2, 1, 2, 2}, nhwc(kGoldenF1));
   const Tensor y = ops::pixel_cosine(ctx, a, a);  // 1 everywhere: no direction changes it
   seed_gradient(ctx, y, Values{1, 2, 3, 4});
@@ -150,16 +165,23 @@ TEST(OpsPixelCosine, GradientOfBothSidesAddsUpOnOneTensor) {
   EXPECT_TRUE(all_near(download<double>(ctx, ctx.grad_of(a)), Values(8, 0), 1e-14));
 }
 
-TEST(OpsAttention, MismatchIsNamed) {
-  Context ctx(cpu_options());
+TEST_P(OpsAttention, PoolGradientsAgreeWithDifferences) {
+  Random random(base_seed());
+  Context ctx(options());
+  const Tensor weights = kept(ctx, {2, 3, 2}, random.uniforms<double>(12, 0.5, 2));
+  for (const bool relu : {false, true}) {
+    Leaf x(ctx, {2, 3, 2, 5}, random);
+    for (double& v : x.values) v += v < 0 ? -0.02 : 0.02;  // away from the kink
+    check_gradients(ctx, [&] { return ops::attention_pool(ctx, x.tensor, weights, relu); }, {&x});
+  }
+}
+
+TEST_P(OpsAttention, MismatchIsNamed) {
+  Context ctx(options(Precision::kF32));
   const Tensor f = constant(ctx, {1, 2, 2, 3}, std::vector<float>(12));
   const Tensor w = constant(ctx, {1, 2, 3}, std::vector<float>(6));
-  try {
-    ops::attention_pool(ctx, f, w);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "attention_pool: features [1,2,2,3] f32 vs weights [1,2,3] f32");
-  }
+  EXPECT_EQ(refusal([&] { ops::attention_pool(ctx, f, w); }),
+            "attention_pool: features [1,2,2,3] f32 vs weights [1,2,3] f32");
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include "core/ops/loss_select.h"
 #include "tests/support/cohort_case.h"
-#include "tests/support/tensors.h"
+#include "tests/support/op_check.h"
 
 namespace cohort::test {
 namespace {
@@ -14,11 +14,11 @@ namespace {
 using Values = std::vector<double>;
 
 struct Golden {
-  Context ctx{cpu_options(Precision::kF64)};
+  Context ctx;
   std::vector<Tensor> z;
   Tensor labels;
 
-  explicit Golden(int members) {
+  Golden(const ContextOptions& options, int members) : ctx(options) {
     for (const auto* values : {&kGoldenZ1, &kGoldenZ2, &kGoldenZ3}) {
       if (static_cast<int>(z.size()) < members) z.push_back(variable(ctx, {2, 3}, *values));
     }
@@ -28,8 +28,11 @@ struct Golden {
   Values gradient(int k) { return download<double>(ctx, ctx.grad_of(z[static_cast<std::size_t>(k)])); }
 };
 
-TEST(OpsCohortLoss, MutualLearningWritesValuesAndGradients) {
-  Golden g(2);
+using OpsCohortLoss = OpTest;
+COHORT_INSTANTIATE_DEVICES(OpsCohortLoss);
+
+TEST_P(OpsCohortLoss, MutualLearningWritesValuesAndGradients) {
+  Golden g(options(), 2);
   auto in = g.inputs();
   in.kl_weight = constant(g.ctx, {2, 2}, Values{0, 1, 1, 0});
   const auto out = ops::cohort_loss(g.ctx, in);
@@ -39,8 +42,28 @@ TEST(OpsCohortLoss, MutualLearningWritesValuesAndGradients) {
   EXPECT_TRUE(g.ctx.recorded_nodes().empty());  // terminal
 }
 
-TEST(OpsCohortLoss, SecondLossAccumulates) {
-  Golden g(2);
+// Teachers are constants: each member's loss is differentiated by its own logits only.
+TEST_P(OpsCohortLoss, GradientsAgreeWithDifferences) {
+  Random random(base_seed());
+  for (const auto rule : {kernels::TargetRule::kNone, kernels::TargetRule::kGiven}) {
+    Context ctx(options());
+    Leaf a(ctx, {2, 5}, random), b(ctx, {2, 5}, random), c(ctx, {2, 5}, random);
+    const std::vector<Tensor> z = {a.tensor, b.tensor, c.tensor};
+    ops::CohortLossInputs in{.logits = z, .labels = kept(ctx, {2}, std::vector<std::int32_t>{4, 0})};
+    in.ce_weight = kept(ctx, {3}, Values{1, 0.5, 2});
+    in.kl_weight = kept(ctx, {3, 3}, Values{0, 0.3, 0.7, 1, 0, 0, 0.2, 2, 0});
+    in.temperature = 3;
+    in.target_rule = rule;
+    if (rule == kernels::TargetRule::kGiven) {
+      in.given_target = kept(ctx, {2, 5}, Values{0.1, 0.2, 0.3, 0.4, 0, 0, 0, 1, 0, 0});
+      in.target_weight = kept(ctx, {3}, Values{1, 0, 0.5});
+    }
+    check_loss_gradients(ctx, [&] { return ops::cohort_loss(ctx, in).loss; }, {&a, &b, &c});
+  }
+}
+
+TEST_P(OpsCohortLoss, SecondLossAccumulates) {
+  Golden g(options(), 2);
   ops::cohort_loss(g.ctx, g.inputs());
   const Values once = g.gradient(1);
   ops::cohort_loss(g.ctx, g.inputs());
@@ -49,16 +72,16 @@ TEST(OpsCohortLoss, SecondLossAccumulates) {
   EXPECT_TRUE(same_bits(g.gradient(1), twice));
 }
 
-TEST(OpsCohortLoss, ValuesOnlyTouchesNoGradient) {
-  Golden g(2);
+TEST_P(OpsCohortLoss, ValuesOnlyTouchesNoGradient) {
+  Golden g(options(), 2);
   auto in = g.inputs();
   in.gradients = false;
   ops::cohort_loss(g.ctx, in);
   EXPECT_THROW(g.ctx.grad_of(g.z[0]), Error);
 }
 
-TEST(OpsCohortLoss, DetachedMemberGetsNoGradient) {
-  Golden g(2);
+TEST_P(OpsCohortLoss, DetachedMemberGetsNoGradient) {
+  Golden g(options(), 2);
   g.z[0] = g.z[0].detached();
   auto in = g.inputs();
   in.kl_weight = constant(g.ctx, {2, 2}, Values{0, 1, 1, 0});
@@ -69,8 +92,8 @@ TEST(OpsCohortLoss, DetachedMemberGetsNoGradient) {
 
 // Competitive training as a method runs it: values, choice of the teacher, then the losses. No host read
 // between.
-TEST(OpsCohortLoss, CompetitiveStep) {
-  Golden g(3);
+TEST_P(OpsCohortLoss, CompetitiveStep) {
+  Golden g(options(), 3);
   auto in = g.inputs();
   in.gradients = false;
   const auto values = ops::cohort_loss(g.ctx, in);
@@ -84,8 +107,8 @@ TEST(OpsCohortLoss, CompetitiveStep) {
   }
 }
 
-TEST(OpsCohortLoss, ReturnsTheSharedTarget) {
-  Golden g(2);
+TEST_P(OpsCohortLoss, ReturnsTheSharedTarget) {
+  Golden g(options(), 2);
   auto in = g.inputs();
   in.target_rule = kernels::TargetRule::kMinLogit;
   in.temperature = 2;
@@ -97,15 +120,10 @@ TEST(OpsCohortLoss, ReturnsTheSharedTarget) {
   EXPECT_TRUE(all_near(download<double>(g.ctx, out.loss), Values{0.971178, 1.065194}, 2e-6));
 }
 
-TEST(OpsCohortLoss, WrongShapesAreNamed) {
-  Golden g(2);
+TEST_P(OpsCohortLoss, WrongShapesAreNamed) {
+  Golden g(options(), 2);
   const auto message = [&](const ops::CohortLossInputs& in) {
-    try {
-      ops::cohort_loss(g.ctx, in);
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string("no error");
+    return refusal([&] { ops::cohort_loss(g.ctx, in); });
   };
   auto in = g.inputs();
   in.labels = constant(g.ctx, {3}, std::vector<std::int32_t>{0, 1, 1});

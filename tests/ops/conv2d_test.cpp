@@ -5,77 +5,48 @@
 
 #include <vector>
 
-#include "core/gradcheck.h"
-#include "tests/support/random.h"
+#include "tests/support/op_check.h"
 
 namespace cohort {
 namespace {
 
+using test::Leaf;
 using test::Random;
 
-// A constant that learns, as a parameter does: its gradient lives outside the tape.
-struct Leaf {
-  std::vector<double> values;
-  std::vector<double> gradient;
-  GradSlot slot;
-  Tensor tensor;
+struct Conv2dOp : test::OpTest {
+  Random random{test::base_seed()};
 
-  Leaf(const Shape& shape, Random& random)
-      : values(random.normals<double>(static_cast<std::size_t>(shape.count()))), gradient(values.size()) {
-    slot = {.data = gradient.data(), .dtype = DType::f64, .persistent = true};
-    tensor = {values.data(), shape, DType::f64, &slot};
+  void check(const Shape& x_shape, const Shape& weight_shape, const ops::Conv2dOptions& conv) {
+    Context ctx(options());
+    Leaf x(ctx, x_shape, random), weight(ctx, weight_shape, random), bias(ctx, {weight_shape[0]}, random);
+    test::check_gradients(ctx, [&] { return ops::conv2d(ctx, x.tensor, weight.tensor, conv, bias.tensor); },
+                          {&x, &weight, &bias});
   }
 };
+COHORT_INSTANTIATE_DEVICES(Conv2dOp);
 
-double dot(const double* a, const std::vector<double>& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) sum += a[i] * b[i];
-  return sum;
+TEST_P(Conv2dOp, GradientsAgreeWithDifferences) {
+  check({2, 5, 4, 3}, {4, 3, 3, 3}, {.padding = 1});
+  check({2, 6, 7, 4}, {6, 3, 3, 2}, {.stride = 2, .padding = 1, .groups = 2});
+  check({1, 8, 8, 2}, {2, 3, 3, 1}, {.padding = 2, .dilation = 2, .groups = 2});
+  check({2, 5, 5, 3}, {5, 1, 1, 3}, {.stride = 2});
 }
 
-void check_gradients(const Shape& x_shape, const Shape& weight_shape, const ops::Conv2dOptions& options) {
-  Random random(test::base_seed());
-  Context ctx({.device = {}, .precision = Precision::kF64, .num_threads = 2});
-  Leaf x(x_shape, random);
-  Leaf weight(weight_shape, random);
-  Leaf bias(Shape{weight_shape[0]}, random);
-  const auto forward = [&] {
-    ctx.begin_step();
-    return ops::conv2d(ctx, x.tensor, weight.tensor, options, bias.tensor);
-  };
-  const Tensor y = forward();
-  const std::vector<double> direction = random.normals<double>(static_cast<std::size_t>(y.count()));
-  const GradTarget target = ctx.grad_target(y);
-  std::copy(direction.begin(), direction.end(), target.grad.as<double>());
-  ctx.backward();
-  const auto f = [&] { return dot(forward().as<double>(), direction); };
-  for (Leaf* leaf : {&x, &weight, &bias}) {
-    EXPECT_EQ(gradcheck(f, leaf->values.data(), leaf->tensor.count(), leaf->gradient), "");
-  }
-}
-
-TEST(Conv2dOp, GradientsAgreeWithDifferences) {
-  check_gradients({2, 5, 4, 3}, {4, 3, 3, 3}, {.padding = 1});
-  check_gradients({2, 6, 7, 4}, {6, 3, 3, 2}, {.stride = 2, .padding = 1, .groups = 2});
-  check_gradients({1, 8, 8, 2}, {2, 3, 3, 1}, {.padding = 2, .dilation = 2, .groups = 2});
-  check_gradients({2, 5, 5, 3}, {5, 1, 1, 3}, {.stride = 2});
-}
-
-TEST(Conv2dOp, AGradientThatIsAlreadyThereIsAddedTo) {
-  Random random(test::base_seed());
-  Context ctx({.device = {}, .precision = Precision::kF64, .num_threads = 1});
-  Leaf x({2, 4, 4, 2}, random);
-  Leaf weight({2, 1, 1, 2}, random);
+TEST_P(Conv2dOp, AGradientThatIsAlreadyThereIsAddedTo) {
+  Context ctx(options());
+  Leaf x(ctx, {2, 4, 4, 2}, random);
+  Leaf weight(ctx, {2, 1, 1, 2}, random);
   const auto run = [&](int uses) {
     ctx.begin_step();
     x.slot.written = weight.slot.written = false;
     std::vector<Tensor> results;
     for (int i = 0; i < uses; ++i) results.push_back(ops::conv2d(ctx, x.tensor, weight.tensor));
     for (const Tensor& y : results) {
-      const GradTarget target = ctx.grad_target(y);
-      std::fill_n(target.grad.as<double>(), y.count(), 1.0);
+      test::seed_gradient(ctx, y, std::vector<double>(static_cast<std::size_t>(y.count()), 1.0));
     }
     ctx.backward();
+    x.download();
+    weight.download();
   };
   run(1);
   const std::vector<double> x_once = x.gradient;
@@ -85,23 +56,22 @@ TEST(Conv2dOp, AGradientThatIsAlreadyThereIsAddedTo) {
   for (std::size_t i = 0; i < weight_once.size(); ++i) EXPECT_EQ(weight.gradient[i], 2 * weight_once[i]);
 }
 
-TEST(Conv2dOp, EvaluationRecordsNothing) {
-  Random random(test::base_seed());
-  Context ctx({.device = {}, .precision = Precision::kF64, .num_threads = 1});
+TEST_P(Conv2dOp, EvaluationRecordsNothing) {
+  Context ctx(options());
   ctx.set_recording(false);
-  Leaf x({1, 4, 4, 2}, random);
-  Leaf weight({2, 3, 3, 2}, random);
+  Leaf x(ctx, {1, 4, 4, 2}, random);
+  Leaf weight(ctx, {2, 3, 3, 2}, random);
   const Tensor y = ops::conv2d(ctx, x.tensor, weight.tensor, {.padding = 1});
   EXPECT_EQ(y.shape, (Shape{1, 4, 4, 2}));
   EXPECT_EQ(y.grad, nullptr);
   EXPECT_TRUE(ctx.recorded_nodes().empty());
 }
 
-TEST(Conv2dOp, ShapesThatDoNotFitAreNamed) {
-  Context ctx({.device = {}, .precision = Precision::kF32, .num_threads = 1});
-  const auto refused = [&](const Shape& x, const Shape& weight, const ops::Conv2dOptions& options) {
+TEST_P(Conv2dOp, ShapesThatDoNotFitAreNamed) {
+  Context ctx(options(Precision::kF32));
+  const auto refused = [&](const Shape& x, const Shape& weight, const ops::Conv2dOptions& conv) {
     try {
-      ops::conv2d(ctx, ctx.empty(x, DType::f32), ctx.empty(weight, DType::f32), options);
+      ops::conv2d(ctx, ctx.empty(x, DType::f32), ctx.empty(weight, DType::f32), conv);
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kInternal);
       EXPECT_THAT(error.what(), ::testing::HasSubstr(x.to_string()));

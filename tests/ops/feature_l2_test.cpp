@@ -6,7 +6,7 @@
 
 #include "core/ops/loss_select.h"
 #include "tests/support/feature_fixture.h"
-#include "tests/support/tensors.h"
+#include "tests/support/op_check.h"
 #include "tests/support/tolerance.h"
 
 namespace cohort::test {
@@ -14,8 +14,11 @@ namespace {
 
 using Values = std::vector<double>;
 
-TEST(OpsFeatureL2, GoldenValueGradientAndLoss) {
-  Context ctx(cpu_options(Precision::kF64));
+using OpsFeatureL2 = OpTest;
+COHORT_INSTANTIATE_DEVICES(OpsFeatureL2);
+
+TEST_P(OpsFeatureL2, GoldenValueGradientAndLoss) {
+  Context ctx(options());
   const Tensor teacher = variable(ctx, {2, 1, 2, 2}, nhwc(kGoldenF1));
   const Tensor student = variable(ctx, {2, 1, 2, 2}, nhwc(kGoldenF2));
   const Tensor weights = constant(ctx, {2, 2}, Values{0, 0, 1, 0});
@@ -29,16 +32,29 @@ TEST(OpsFeatureL2, GoldenValueGradientAndLoss) {
   EXPECT_TRUE(ctx.recorded_nodes().empty());
 }
 
-TEST(OpsFeatureL2, MismatchIsNamed) {
-  Context ctx(cpu_options(Precision::kF64));
+TEST_P(OpsFeatureL2, GradientsAgreeWithDifferences) {
+  Random random(base_seed());
+  for (const auto reduction : {kernels::FeatureReduction::kMean, kernels::FeatureReduction::kSumOverBatch}) {
+    Context ctx(options());
+    Leaf student(ctx, {3, 2, 5, 7}, random), teacher(ctx, {3, 2, 5, 7}, random);
+    const Tensor weight = kept(ctx, {}, Values{0.7});
+    const auto weighted = [&] {
+      const Tensor loss = constant(ctx, {}, Values{0});
+      ops::feature_l2(ctx, student.tensor, teacher.tensor, weight, {.reduction = reduction, .loss = loss});
+      return loss;
+    };
+    check_loss_gradients(ctx, weighted, {&student});
+    EXPECT_FALSE(teacher.slot.written);
+  }
+}
+
+TEST_P(OpsFeatureL2, MismatchIsNamed) {
+  Context ctx(options());
   const Tensor a = constant(ctx, {2, 1, 2, 2}, Values(8));
   const Tensor b = constant(ctx, {2, 2, 2, 1}, Values(8));
-  try {
-    ops::feature_l2(ctx, a, b, constant(ctx, {}, Values{1}));
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "feature_l2: student [2,1,2,2] f64 vs teacher [2,2,2,1] f64");
-  }
+  const Tensor weight = constant(ctx, {}, Values{1});
+  EXPECT_EQ(refusal([&] { ops::feature_l2(ctx, a, b, weight); }),
+            "feature_l2: student [2,1,2,2] f64 vs teacher [2,2,2,1] f64");
 }
 
 }  // namespace

@@ -14,19 +14,21 @@ using test::Leaf;
 using test::Random;
 using ::testing::HasSubstr;
 
-struct PointwiseOp : ::testing::Test {
-  Context ctx = test::double_context();
+struct PointwiseOp : test::OpTest {
   Random random{31};
-  std::vector<double> zeros = std::vector<double>(1000, 0.0);
-
-  // A result of the tape, which can take over a gradient buffer; a leaf cannot.
-  Tensor intermediate(const Leaf& leaf) {
-    return ops::add(ctx, leaf.tensor, {zeros.data(), leaf.tensor.shape, DType::f64, nullptr});
-  }
 };
+COHORT_INSTANTIATE_DEVICES(PointwiseOp);
 
-TEST_F(PointwiseOp, ReluGradient) {
-  Leaf x({3, 7, 5}, random);
+// A result of the tape, which can take over a gradient buffer; a leaf cannot.
+Tensor intermediate(const Leaf& leaf) {
+  const Shape& shape = leaf.tensor.shape;
+  const auto count = static_cast<std::size_t>(shape.count());
+  return ops::add(leaf.ctx, leaf.tensor, test::constant(leaf.ctx, shape, std::vector<double>(count)));
+}
+
+TEST_P(PointwiseOp, ReluGradient) {
+  Context ctx(options());
+  Leaf x(ctx, {3, 7, 5}, random);
   for (double& v : x.values) v += v < 0 ? -0.02 : 0.02;  // away from the kink
   test::check_gradients(ctx, [&] { return ops::relu(ctx, x.tensor); }, {&x});
   test::check_gradients(ctx, [&] { return ops::relu(ctx, intermediate(x)); }, {&x});
@@ -38,14 +40,16 @@ TEST_F(PointwiseOp, ReluGradient) {
                         {&x});
 }
 
-TEST_F(PointwiseOp, ReluSubgradientAtTheKinkIsZero) {
-  Leaf x({4}, {0.0, -0.0, 1.0, -1.0});
+TEST_P(PointwiseOp, ReluSubgradientAtTheKinkIsZero) {
+  Context ctx(options());
+  Leaf x(ctx, {4}, {0.0, -0.0, 1.0, -1.0});
   test::backward(ctx, [&] { return ops::relu(ctx, x.tensor); }, {&x}, {1, 1, 1, 1});
   EXPECT_EQ(x.gradient, (std::vector<double>{0, 0, 1, 0}));
 }
 
-TEST_F(PointwiseOp, AddGradient) {
-  Leaf a({2, 3, 4}, random), b({2, 3, 4}, random);
+TEST_P(PointwiseOp, AddGradient) {
+  Context ctx(options());
+  Leaf a(ctx, {2, 3, 4}, random), b(ctx, {2, 3, 4}, random);
   const std::vector<Leaf*> both{&a, &b};
   test::check_gradients(
       ctx, [&] { return ops::add(ctx, a.tensor, b.tensor); }, both);
@@ -73,8 +77,9 @@ TEST_F(PointwiseOp, AddGradient) {
 }
 
 // One operand copies the gradient, the other takes over its buffer.
-TEST_F(PointwiseOp, AddPassesItsGradientBufferOn) {
-  Leaf a({5}, random), b({5}, random);
+TEST_P(PointwiseOp, AddPassesItsGradientBufferOn) {
+  Context ctx(options());
+  Leaf a(ctx, {5}, random), b(ctx, {5}, random);
   ctx.begin_step();
   const Tensor s = intermediate(a), t = intermediate(b);
   const Tensor y = ops::add(ctx, s, t);
@@ -84,8 +89,9 @@ TEST_F(PointwiseOp, AddPassesItsGradientBufferOn) {
   EXPECT_TRUE((s.grad->data == buffer) != (t.grad->data == buffer));
 }
 
-TEST_F(PointwiseOp, ShortcutAGradient) {
-  Leaf x({2, 5, 4, 3}, random);
+TEST_P(PointwiseOp, ShortcutAGradient) {
+  Context ctx(options());
+  Leaf x(ctx, {2, 5, 4, 3}, random);
   test::check_gradients(ctx, [&] { return ops::shortcut_a(ctx, x.tensor, 2, 8); }, {&x});
   test::check_gradients(ctx,
                         [&] {
@@ -95,29 +101,32 @@ TEST_F(PointwiseOp, ShortcutAGradient) {
                         {&x});
 }
 
-TEST_F(PointwiseOp, ShortcutAPadsBothSides) {
-  Leaf x({1, 2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
+TEST_P(PointwiseOp, ShortcutAPadsBothSides) {
+  Context ctx(options());
+  Leaf x(ctx, {1, 2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
   const Tensor y = ops::shortcut_a(ctx, x.tensor, 2, 4);
   ASSERT_EQ(y.shape, (Shape{1, 1, 1, 4}));
-  EXPECT_EQ(std::vector<double>(y.as<double>(), y.as<double>() + 4), (std::vector<double>{0, 1, 2, 0}));
+  EXPECT_EQ(test::download<double>(ctx, y), (std::vector<double>{0, 1, 2, 0}));
   EXPECT_EQ(ops::shortcut_a(ctx, x.tensor, 1, 2).data, x.tensor.data);
 }
 
-TEST_F(PointwiseOp, EvaluationRecordsNothing) {
+TEST_P(PointwiseOp, EvaluationRecordsNothing) {
+  Context ctx(options());
   ctx.set_recording(false);
-  Leaf x({1, 2, 2, 2}, random);
+  Leaf x(ctx, {1, 2, 2, 2}, random);
   ops::add(ctx, ops::relu(ctx, x.tensor), x.tensor);
   ops::shortcut_a(ctx, x.tensor, 2, 4);
   EXPECT_TRUE(ctx.recorded_nodes().empty());
 }
 
-TEST_F(PointwiseOp, ShapesThatDoNotFitAreNamed) {
-  Leaf a({2, 3}, random), b({3, 2}, random);
+TEST_P(PointwiseOp, ShapesThatDoNotFitAreNamed) {
+  Context ctx(options());
+  Leaf a(ctx, {2, 3}, random), b(ctx, {3, 2}, random);
   EXPECT_THAT(test::refusal([&] { ops::add(ctx, a.tensor, b.tensor); }),
               HasSubstr("add: [2,3] f64 vs [3,2]"));
   EXPECT_THAT(test::refusal([&] { ops::shortcut_a(ctx, a.tensor, 2, 4); }),
               HasSubstr("shortcut_a: input [2,3]"));
-  Leaf x({1, 2, 2, 4}, random);
+  Leaf x(ctx, {1, 2, 2, 4}, random);
   EXPECT_THAT(test::refusal([&] { ops::shortcut_a(ctx, x.tensor, 2, 3); }), HasSubstr("channels 3"));
 }
 

@@ -9,14 +9,6 @@
 
 namespace cohort::test {
 
-inline ContextOptions cpu_options(Precision precision = Precision::kF32, int threads = 1) {
-  ContextOptions options;
-  options.precision = precision;
-  options.num_threads = threads;
-  options.poison = true;
-  return options;
-}
-
 template <class T>
 Precision precision_of() {
   return dtype_of<T>() == DType::f64    ? Precision::kF64
