@@ -1,8 +1,9 @@
 // Which way each pass takes on a GPU, best first:
 //   direct    the engine's plan for exactly these operands and this result
 //   mixed     bf16 operands, f32 result (a bias, or the gradient of a weight, which is kept in f32)
-//   widened   the same through f32 copies of the operands in the workspace: TF32 holds every bf16 value, so
-//             no rounding is added
+//   stem      the gradient of a first layer's bf16 weights, few channels: our own kernel
+//   widened   as mixed, through f32 copies of the operands in the workspace: TF32 holds every bf16 value, so
+//             that no rounding is added
 //   plain     our own loops: f64, operands that are not 16-byte aligned, and whatever the engine cannot do
 //             deterministically
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "kernels/conv2d.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cuda/conv2d_plain.h"
+#include "kernels/cuda/conv2d_stem.h"
 #include "kernels/cuda/convolution_engine.h"
 #include "kernels/cuda/epilogue.h"
 #include "kernels/matmul.h"
@@ -116,7 +118,9 @@ ColumnSumArgs bias_sums(const Conv2dShape& s, DType dtype) {
 std::size_t backward_weights_workspace(CudaStream stream, const Conv2dShape& s, DType dtype, bool bias) {
   const std::size_t sums = bias ? column_sum_workspace(stream, bias_sums(s, dtype)) : 0;
   std::size_t weights = 0;
-  if (dtype == DType::bf16) {
+  if (dtype == DType::bf16 && cuda::is_stem(s)) {
+    weights = cpu::aligned(cuda::stem_workspace(s));
+  } else if (dtype == DType::bf16) {
     const MixedPass mixed(stream, s, Conv2dPass::kBackwardWeights);
     weights = cpu::aligned(static_cast<std::size_t>(s.num_weight()) * sizeof(float)) +
               mixed.workspace_bytes(s.num_x(), s.num_y());
@@ -193,6 +197,7 @@ void conv2d_backward_weights(CudaStream stream, const Conv2dBackwardWeightsArgs&
     column_sum(stream, sums);
   }
   if (a.grad_weight == nullptr) return;
+  if (a.dtype == DType::bf16 && cuda::is_stem(s)) return cuda::stem_backward_weights(stream, a);
   if (!aligned({a.x, a.grad_y, a.grad_weight})) return cuda::plain_conv2d_backward_weights(stream, a);
   const bool accumulate = a.weight_mode == GradMode::kAccumulate;
   Scratch memory(a.workspace);
@@ -240,6 +245,7 @@ std::size_t conv2d_workspace(CudaStream stream, const Conv2dShape& s, DType dtyp
 std::string conv2d_implementation(CudaStream stream, const Conv2dShape& s, DType dtype, Conv2dPass pass) {
   check_shape(s);
   if (dtype == DType::bf16 && pass == Conv2dPass::kBackwardWeights) {
+    if (cuda::is_stem(s)) return "stem";
     const MixedPass mixed(stream, s, pass);
     if (mixed.convolution == nullptr) return "plain";
     return mixed.convolution->implementation() + (mixed.widened ? " (f32 copies)" : "");

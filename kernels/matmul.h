@@ -13,7 +13,7 @@
 // Contract: C and `sums` alias no input; `workspace` holds the bytes that the size function asks for. Sums
 // are formed in an order that depends on the shape only: the bits do not depend on the number of threads.
 //
-// Work: 2 m n k. Bytes: each matrix once; bf16 operands are widened in the workspace first.
+// Work: 2 m n k. Bytes: each matrix once. On the CPU bf16 operands are widened in the workspace first.
 #pragma once
 
 #include <cstddef>

@@ -1,13 +1,14 @@
-// The engine multiplies operands of one dtype. Anything else goes through f32: bf16 operands are widened into
-// the workspace, and a bf16 result that the engine cannot write at once is formed there and rounded once.
+// The engine multiplies operands of one dtype; a mixture of f32 and bf16 takes our own kernel, which copies
+// no operand. A bias that the engine cannot add (it wants the result's dtype, and a bf16 result has an f32
+// one; f64 has none) is added by a pass of its own.
 #include <cstdint>
 #include <initializer_list>
-#include <utility>
 
 #include "kernels/base/error.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cuda/epilogue.h"
 #include "kernels/cuda/matmul_engine.h"
+#include "kernels/cuda/mixed_matmul.h"
 #include "kernels/matmul.h"
 
 namespace cohort::kernels {
@@ -20,26 +21,15 @@ bool is_direct(const MatmulArgs& args) {
   return args.a_dtype == args.b_dtype && (args.a_dtype == args.c_dtype || args.a_dtype == DType::bf16);
 }
 
-// A bias is f32 beside a bf16 result, and the engine adds only what has the result's dtype.
-bool finishes(const MatmulArgs& args) {
-  return args.c_dtype == DType::bf16 && (args.bias != nullptr || !is_direct(args));
-}
-
 struct Memory {
-  float* a = nullptr;
-  float* b = nullptr;
-  float* sums = nullptr;
   std::byte* engine = nullptr;
+  float* sums = nullptr;  // of a bf16 result that gets a bias
 
-  // `any_bias`: whether args.bias is known.
-  Memory(const MatmulArgs& args, bool any_bias, Scratch& memory) {
-    const MatmulShape& s = args.shape;
+  // `bias`: whether there is one, or may be.
+  Memory(const MatmulArgs& args, bool bias, Scratch& memory) {
+    if (!is_direct(args)) return;
     engine = memory.take(cuda::matmul_engine_workspace());
-    if (!is_direct(args)) {
-      if (args.a_dtype == DType::bf16) a = memory.take<float>(s.m * s.k);
-      if (args.b_dtype == DType::bf16) b = memory.take<float>(s.k * s.n);
-    }
-    if (args.c_dtype == DType::bf16 && (any_bias || finishes(args))) sums = memory.take<float>(s.m * s.n);
+    if (args.c_dtype == DType::bf16 && bias) sums = memory.take<float>(args.shape.m * args.shape.n);
   }
 };
 
@@ -64,25 +54,22 @@ void matmul(CudaStream stream, const MatmulArgs& args) {
   const MatmulShape& s = args.shape;
   if (s.m == 0 || s.n == 0) return;
   check(s.k > 0, "matmul: an empty sum");
+  if (!is_direct(args)) return cuda::mixed_matmul(stream, args);
   Scratch memory(args.workspace);
-  const Memory m(args, false, memory);
+  const Memory m(args, args.bias != nullptr, memory);
   cuda::MatmulPointers p{.a = args.a, .b = args.b, .c = args.c, .workspace = m.engine};
-  if (m.a != nullptr) cuda::widen(stream, std::exchange(p.a, m.a), m.a, s.m * s.k);
-  if (m.b != nullptr) cuda::widen(stream, std::exchange(p.b, m.b), m.b, s.k * s.n);
-  // f64 has no bias epilogue.
-  const bool finish = finishes(args) || (args.bias != nullptr && args.c_dtype == DType::f64);
+  const bool finish = args.bias != nullptr && args.c_dtype != DType::f32;
   const bool in_place = finish && m.sums == nullptr;
   if (m.sums != nullptr) p.c = m.sums;
   if (!finish) p.bias = args.bias;
   const bool accumulate = args.mode == GradMode::kAccumulate;
-  const DType operands = is_direct(args) ? args.a_dtype : DType::f32;
   cuda::multiply(stream,
                  {.shape = s,
-                  .dtype = operands,
+                  .dtype = args.a_dtype,
                   .result = m.sums != nullptr ? DType::f32 : args.c_dtype,
                   .bias = p.bias != nullptr,
                   .accumulate = accumulate && (!finish || in_place),
-                  .tf32 = stream.tf32 && operands == DType::f32,
+                  .tf32 = stream.tf32 && args.a_dtype == DType::f32,
                   .alignment = common_alignment({p.a, p.b, p.c, p.bias})},
                  p);
   if (!finish) return;

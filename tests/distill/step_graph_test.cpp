@@ -62,6 +62,7 @@ TEST_P(StepGraph, LossAndOptimiserAreOneNode) {
   EXPECT_EQ(nodes["sgd_cuda.cu"], 1);
   EXPECT_EQ(nodes["channel_sums.cuh"], 2 * 33 * 4);  // sums and apply, forward and backward
   EXPECT_EQ(nodes["pointwise_cuda.cu"], 0);          // no copy and no sum of gradients
+  EXPECT_EQ(nodes["epilogue.cu"], 0);                // no cast
   EXPECT_EQ(nodes["memory_cuda.cpp"], 0);
 }
 #endif

@@ -203,6 +203,7 @@ const std::vector<Conv2dShape>& awkward_shapes() {
         {.n = 1, .h = 1, .w = 1, .c = 1, .k = 1},
         {.n = 2, .h = 1, .w = 7, .c = 3, .k = 7, .kh = 1, .kw = 3, .padding = 1},
         {.n = 7, .h = 8, .w = 8, .c = 3, .k = 16, .kh = 3, .kw = 3, .padding = 1},
+        {.n = 2, .h = 7, .w = 6, .c = 4, .k = 17, .kh = 5, .kw = 5, .stride = 2, .padding = 2},
         {.n = 33, .h = 8, .w = 8, .c = 16, .k = 16, .kh = 3, .kw = 3, .padding = 1},
         {.n = 9, .h = 7, .w = 5, .c = 16, .k = 32, .kh = 3, .kw = 3, .padding = 1},
         {.n = 9, .h = 2, .w = 33, .c = 32, .k = 16, .kh = 3, .kw = 3, .padding = 1},
