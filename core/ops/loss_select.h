@@ -25,7 +25,8 @@ struct LossSelection {
 
 LossSelection loss_select(Context& ctx, const LossSelectInputs& inputs);
 
-// The device scalar matrix[i][j], for ops that take one weight.
+// The device scalar vector[i] or matrix[i][j], for ops that take or add to one value.
+Tensor entry(const Tensor& vector, std::int64_t i);
 Tensor entry(const Tensor& matrix, std::int64_t i, std::int64_t j);
 
 }  // namespace cohort::ops

@@ -1,13 +1,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cmath>
-#include <map>
-#include <tuple>
 
-#include "core/ops/conv2d.h"
 #include "core/ops/feature_l2.h"
-#include "core/ops/pool.h"
+#include "distill/adapters.h"
 #include "distill/logit_loss.h"
 #include "distill/methods/methods.h"
 
@@ -107,25 +103,19 @@ class Competitive final : public Method {
     const int m = static_cast<int>(probe.size());
     weights_ = LossWeights::make(ctx, m);
     if (!has_features()) return;
-    extras_ = std::vector<ParameterSet>(probe.size());
+    std::vector<std::vector<Tensor>> maps;
+    for (const models::Outputs& outputs : probe) maps.push_back(outputs.stages);
     for (int student = 0; student < m; ++student) {
       for (int teacher = 0; teacher < m; ++teacher) {
-        if (student != teacher) add_adapters(probe, student, teacher);
+        if (student == teacher) continue;
+        for (const StagePair pair : stage_pairs(probe, student, teacher))
+          adapters_.add(maps, student, teacher, pair);
       }
-      ParameterSet& set = extras_[static_cast<std::size_t>(student)];
-      if (set.parameters().empty()) continue;
-      set.materialize(ctx);
-      // Members' own parameters draw at indices below 65536 of the same member; adapters take another seed
-      // stream.
-      set.initialize(ctx, ctx.seed() ^ 0xada9'7e85'0000'0001ULL, static_cast<std::uint32_t>(student));
     }
+    adapters_.materialize(ctx);
   }
 
-  ParameterSet* extra_parameters(int member) override {
-    if (extras_.empty()) return nullptr;
-    ParameterSet& set = extras_[static_cast<std::size_t>(member)];
-    return set.parameters().empty() ? nullptr : &set;
-  }
+  ParameterSet* extra_parameters(int member) override { return adapters_.of(member); }
 
   void losses(Context& ctx, StepView& view) override {
     const ops::LossSelection selection =
@@ -141,9 +131,8 @@ class Competitive final : public Method {
     if (!has_features()) return;
     for (int teacher = 0; teacher < view.members(); ++teacher) {
       if (teacher == member) continue;
-      for (const auto& [from, to] : layer_pairs(view.outputs, member, teacher)) {
-        match(ctx, view, member, teacher, from, to);
-      }
+      for (const StagePair pair : stage_pairs(view.outputs, member, teacher))
+        match(ctx, view, member, teacher, pair);
     }
   }
 
@@ -158,52 +147,26 @@ class Competitive final : public Method {
   bool has_features() const { return feature_loss_ != FeatureLoss::kOff && b_ > 0; }
 
   // Stages are aligned from the end; the stem's map (f0) is left out.
-  std::vector<std::pair<std::size_t, std::size_t>> layer_pairs(const std::vector<models::Outputs>& outputs,
-                                                               int student, int teacher) const {
+  std::vector<StagePair> stage_pairs(const std::vector<models::Outputs>& outputs, int student,
+                                     int teacher) const {
     const std::size_t s = outputs[static_cast<std::size_t>(student)].stages.size();
     const std::size_t t = outputs[static_cast<std::size_t>(teacher)].stages.size();
-    std::vector<std::pair<std::size_t, std::size_t>> pairs;
-    if (s == 0 || t == 0) return pairs;
-    pairs.emplace_back(s - 1, t - 1);
+    if (s == 0 || t == 0) return {};
+    std::vector<StagePair> pairs = {{s - 1, t - 1}};
     if (layers_ == FeatureLayers::kLast) return pairs;
-    for (std::size_t back = 2; back < s && back < t; ++back) pairs.emplace_back(s - back, t - back);
+    for (std::size_t back = 2; back < s && back < t; ++back) pairs.push_back({s - back, t - back});
     return pairs;
   }
 
-  void add_adapters(const std::vector<models::Outputs>& probe, int student, int teacher) {
-    for (const auto& [from, to] : layer_pairs(probe, student, teacher)) {
-      const std::int64_t in = probe[static_cast<std::size_t>(student)].stages[from].shape[3];
-      const std::int64_t out = probe[static_cast<std::size_t>(teacher)].stages[to].shape[3];
-      if (in == out) continue;
-      // Kaiming, fan-out: a 1x1 window to `out` channels.
-      adapters_[{student, teacher, from}] = extras_[static_cast<std::size_t>(student)].add(
-          fmt::format("adapter.{}.{}.weight", teacher, from), {out, 1, 1, in}, ParameterKind::kConv,
-          {Initializer::Kind::kNormal, std::sqrt(2.0 / static_cast<double>(out))});
-    }
-  }
-
-  void match(Context& ctx, StepView& view, int member, int teacher, std::size_t from, std::size_t to) {
-    Tensor student = view.outputs[static_cast<std::size_t>(member)].stages[from];
-    Tensor target = view.outputs[static_cast<std::size_t>(teacher)].stages[to].detached();
-    const auto smaller = [](std::int64_t a, std::int64_t b) { return static_cast<int>(a < b ? a : b); };
-    const int h = smaller(student.shape[1], target.shape[1]), w = smaller(student.shape[2], target.shape[2]);
-    if (target.shape[1] != h || target.shape[2] != w)
-      target = ops::adaptive_avg_pool(ctx, target, h, w).detached();
-    if (student.shape[1] != h || student.shape[2] != w) student = ops::adaptive_avg_pool(ctx, student, h, w);
-    const auto adapter = adapters_.find({member, teacher, from});
-    if (adapter != adapters_.end()) {
-      student = ops::conv2d(ctx, student, adapter->second->compute, {.stride = 1, .padding = 0});
-    }
+  void match(Context& ctx, StepView& view, int member, int teacher, StagePair pair) {
+    const auto maps = adapters_.match(
+        ctx, view.outputs[static_cast<std::size_t>(member)].stages[pair.student],
+        view.outputs[static_cast<std::size_t>(teacher)].stages[pair.teacher], member, teacher, pair.student);
     const Tensor weight = ops::entry(feature_weight_, member, teacher);
-    Tensor total = view.report.loss;
-    const Tensor own{
-        static_cast<std::byte*>(total.data) + static_cast<std::size_t>(member) * size_of(total.dtype),
-        {},
-        total.dtype,
-        nullptr};
-    const Tensor value = ops::feature_l2(
-        ctx, student, target, weight,
-        {.reduction = reduction_of(feature_loss_), .valid_rows = view.valid_rows, .loss = own});
+    const Tensor value = ops::feature_l2(ctx, maps.student, maps.teacher, weight,
+                                         {.reduction = reduction_of(feature_loss_),
+                                          .valid_rows = view.valid_rows,
+                                          .loss = ops::entry(view.report.loss, member)});
     view.report.feature_terms.push_back({member, weight, value});
   }
 
@@ -216,9 +179,7 @@ class Competitive final : public Method {
   std::string pool_;
   LossWeights weights_;
   Tensor feature_weight_;
-  std::vector<ParameterSet> extras_;  // per student
-  std::map<std::tuple<int, int, std::size_t>, const Parameter*>
-      adapters_;  // (student, teacher, student's stage)
+  Adapters adapters_;
 };
 
 std::vector<OptionSpec> options() {
