@@ -32,6 +32,20 @@ void validate(const ProbeInput& in) {
   }
 }
 
+void validate_classifiers(const ProbeInput& in) {
+  if (in.classifiers.empty()) return;
+  bool fit = in.classifiers.size() == in.features.size();
+  for (std::size_t k = 0; fit && k < in.classifiers.size(); ++k) {
+    fit =
+        static_cast<std::int64_t>(in.classifiers[k].weight.size()) == in.classes * in.features[k].channels &&
+        static_cast<std::int64_t>(in.classifiers[k].bias.size()) == in.classes;
+  }
+  if (fit) return;
+  throw Error(
+      ErrorKind::kUsage, "classifiers for some members only, or not of their maps' channels",
+      "weight_K (classes, channels of features_K) and bias_K (classes) for every network, or for none");
+}
+
 // Index of (n, c, y, x) in either layout.
 template <class F>
 void for_each_pixel(std::int64_t rows, const ProbeMap& map, F f) {
@@ -53,17 +67,47 @@ std::vector<double> gradient_of(Context& ctx, const Tensor& t) {
   return download_values(ctx, ctx.grad_of(t));
 }
 
+// Member k's outputs, as if its network had just computed them.
+models::Outputs outputs_of(Context& ctx, const Method& method, const ProbeInput& in, std::size_t k) {
+  const DType dtype = ctx.activation_dtype();
+  const auto variable = [&](const Shape& shape, const std::vector<double>& values) {
+    const Tensor t = ctx.variable(shape, dtype);
+    upload_values(ctx, t, values);
+    return t;
+  };
+  models::Outputs out;
+  out.logits = variable({in.rows, in.classes}, in.logits[k]);
+  if (in.features.empty()) return out;
+  const ProbeMap& map = in.features[k];
+  std::vector<double> nhwc(map.values.size());
+  for_each_pixel(in.rows, map, [&](std::size_t nchw, std::size_t at) { nhwc[at] = map.values[nchw]; });
+  out.stages.push_back(variable({in.rows, map.height, map.width, map.channels}, nhwc));
+  // The given map is the one that the method looks at.
+  if (method.wants_preactivation()) out.stages_pre = out.stages;
+  if (in.classifiers.empty()) return out;
+  out.classifier = {variable({in.classes, map.channels}, in.classifiers[k].weight),
+                    variable({in.classes}, in.classifiers[k].bias)};
+  return out;
+}
+
+// (N, H, W, C) as the caller stores it.
+std::vector<double> to_nchw(const ProbeInput& in, std::size_t k, const std::vector<double>& nhwc) {
+  std::vector<double> nchw(nhwc.size());
+  for_each_pixel(in.rows, in.features[k], [&](std::size_t to, std::size_t from) { nchw[to] = nhwc[from]; });
+  return nchw;
+}
+
 }  // namespace
 
 ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t seed) {
   validate(in);
+  validate_classifiers(in);
   const int m = static_cast<int>(in.logits.size());
   method.check_members(m);
   Context ctx({.precision = in.double_precision ? Precision::kF64 : Precision::kF32,
                .num_threads = 1,
                .num_branches = m,
                .seed = seed});
-  const DType dtype = ctx.activation_dtype();
   ctx.begin_step();
   StepView view;
   view.outputs.resize(in.logits.size());
@@ -71,16 +115,7 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     const auto i = static_cast<std::size_t>(k);
     ctx.on_branch(k + 1, [&] {
       ctx.set_recording(!method.frozen(k));
-      models::Outputs& out = view.outputs[i];
-      out.logits = ctx.variable({in.rows, in.classes}, dtype);
-      upload_values(ctx, out.logits, in.logits[i]);
-      if (!in.features.empty()) {
-        const ProbeMap& map = in.features[i];
-        std::vector<double> nhwc(map.values.size());
-        for_each_pixel(in.rows, map, [&](std::size_t nchw, std::size_t at) { nhwc[at] = map.values[nchw]; });
-        out.stages.push_back(ctx.variable({in.rows, map.height, map.width, map.channels}, dtype));
-        upload_values(ctx, out.stages.back(), nhwc);
-      }
+      view.outputs[i] = outputs_of(ctx, method, in, i);
       ctx.set_recording(true);
     });
   }
@@ -102,10 +137,11 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
   for (std::size_t k = 0; k < in.logits.size(); ++k) {
     out.grad_logits.push_back(gradient_of(ctx, view.outputs[k].logits));
     if (in.features.empty()) continue;
-    const std::vector<double> nhwc = gradient_of(ctx, view.outputs[k].stages[0]);
-    std::vector<double> nchw(nhwc.size());
-    for_each_pixel(in.rows, in.features[k], [&](std::size_t to, std::size_t from) { nchw[to] = nhwc[from]; });
-    out.grad_features.push_back(std::move(nchw));
+    const models::Outputs& outputs = view.outputs[k];
+    out.grad_features.push_back(to_nchw(in, k, gradient_of(ctx, outputs.stages[0])));
+    if (in.classifiers.empty()) continue;
+    out.grad_classifiers.push_back(
+        {gradient_of(ctx, outputs.classifier.weight), gradient_of(ctx, outputs.classifier.bias)});
   }
   if (!view.report.teacher.empty())
     out.teacher = static_cast<int>(download_values(ctx, view.report.teacher)[0]);

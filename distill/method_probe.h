@@ -15,18 +15,26 @@ struct ProbeMap {
   std::vector<double> values;
 };
 
+// A member's classifier, for methods that send re-weighted maps through it.
+struct ProbeClassifier {
+  std::vector<double> weight;  // (classes, channels of the member's map)
+  std::vector<double> bias;    // (classes)
+};
+
 struct ProbeInput {
   bool double_precision = true;  // false: everything is rounded to f32 and computed in f32
   std::int64_t rows = 0, classes = 0;
-  std::vector<std::vector<double>> logits;  // per member (rows, classes)
-  std::vector<std::int32_t> labels;         // (rows)
-  std::vector<ProbeMap> features;           // per member, or empty
+  std::vector<std::vector<double>> logits = {};   // per member (rows, classes)
+  std::vector<std::int32_t> labels = {};          // (rows)
+  std::vector<ProbeMap> features = {};            // per member, or empty
+  std::vector<ProbeClassifier> classifiers = {};  // per member, or empty
 };
 
 struct ProbeOutput {
   std::vector<double> loss;                        // per member, everything in force
   std::vector<std::vector<double>> grad_logits;    // per member (rows, classes); zeros for a frozen one
   std::vector<std::vector<double>> grad_features;  // per member (N, C, H, W); empty without features
+  std::vector<ProbeClassifier> grad_classifiers;   // per member; empty without classifiers
   int teacher = -1;                                // -1: the method chooses none
   std::vector<double> kl_weight;                   // (members, members)
   std::vector<double> target;                      // (rows, classes); empty without a shared target

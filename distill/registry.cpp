@@ -5,7 +5,8 @@ namespace cohort::distill {
 
 const std::vector<MethodInfo>& registry() {
   static const std::vector<MethodInfo> methods = {
-      independent_info(), kd_info(), dml_info(), kdcl_naive_info(), kdcl_minlogit_info(), competitive_info()};
+      independent_info(),   kd_info(),          dml_info(), kdcl_naive_info(),
+      kdcl_minlogit_info(), competitive_info(), adm_info()};
   return methods;
 }
 
@@ -16,6 +17,20 @@ const MethodInfo& find_method(std::string_view name) {
     names += (names.empty() ? "" : ", ") + info.name;
   }
   throw Error(ErrorKind::kUsage, "unknown method '" + std::string(name) + "'", "methods: " + names);
+}
+
+const std::vector<AdditionInfo>& additions() {
+  static const std::vector<AdditionInfo> all = {adm_addition()};
+  return all;
+}
+
+const AdditionInfo& find_addition(std::string_view name) {
+  std::string names;
+  for (const AdditionInfo& info : additions()) {
+    if (info.name == name) return info;
+    names += (names.empty() ? "" : ", ") + info.name;
+  }
+  throw Error(ErrorKind::kUsage, "unknown addition '" + std::string(name) + "'", "additions: " + names);
 }
 
 }  // namespace cohort::distill

@@ -24,9 +24,17 @@ struct ForwardOptions {
   bool preactivation = false;
 };
 
+// The last linear layer, for methods that send re-weighted maps through it. Its gradients add up with those
+// of the network's own logits.
+struct Classifier {
+  Tensor weight;  // (classes, C), activation dtype
+  Tensor bias;    // (classes), parameter dtype
+};
+
 // What a forward pass returns. Maps are (N, H, W, C).
 struct Outputs {
-  Tensor logits;               // (N, classes), accumulator dtype
+  Tensor logits;  // (N, classes), accumulator dtype
+  Classifier classifier;
   Tensor pooled;               // (N, C): the input of the classifier
   std::vector<Tensor> stages;  // f0 (after the stem), f1, ...: the last is what is pooled; after activation
   std::vector<Tensor> stages_pre;  // the same before activation; empty unless asked for

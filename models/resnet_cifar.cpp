@@ -94,6 +94,7 @@ class ResnetCifar final : public Network {
     }
     out.pooled = ops::global_avg_pool(ctx, x);
     out.logits = fc_->forward(ctx, out.pooled);
+    out.classifier = {fc_->weight().compute, fc_->bias().compute};
     return out;
   }
 

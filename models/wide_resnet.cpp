@@ -88,6 +88,7 @@ class WideResnet final : public Network {
     keep(activate(ctx, *bn1_, x, options, options.preactivation));
     out.pooled = ops::global_avg_pool(ctx, out.stages.back());
     out.logits = fc_->forward(ctx, out.pooled);
+    out.classifier = {fc_->weight().compute, fc_->bias().compute};
     return out;
   }
 

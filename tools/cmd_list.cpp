@@ -72,6 +72,7 @@ int run_list(const Arguments& arguments) {
                 "only 'cohort list options SECTION' does");
   }
   if (what == "methods") return list_entries(method_entries(), json);
+  if (what == "additions") return list_entries(addition_entries(), json);
   if (what == "models") return list_entries(model_entries(), json);
   if (what == "datasets") return list_entries(dataset_entries(), json);
   if (what == "perturbations") return list_entries(perturbation_entries(), json);
@@ -83,9 +84,9 @@ int run_list(const Arguments& arguments) {
 CommandSpec list_command() {
   CommandSpec spec;
   spec.name = "list";
-  spec.summary = "names of methods, models, data sets, perturbations, presets and settings";
-  spec.verbs = {"methods", "models", "datasets", "perturbations", "presets", "options"};
-  spec.positionals = "methods|models|datasets|perturbations|presets|options [SECTION]";
+  spec.summary = "names of methods, additions, models, data sets, perturbations, presets and settings";
+  spec.verbs = {"methods", "additions", "models", "datasets", "perturbations", "presets", "options"};
+  spec.positionals = "methods|additions|models|datasets|perturbations|presets|options [SECTION]";
   spec.min_positionals = 1;
   spec.max_positionals = 2;
   spec.examples = {{"cohort list methods", "who can teach whom, and the paper"},

@@ -60,17 +60,21 @@ int count_members(const NpzArrays& arrays) {
 
 // The classifier of a member, for methods that send re-weighted maps through it: weight (classes, C), bias
 // (classes).
-void check_classifier(const NpzArrays& arrays, int member, std::int64_t classes, std::int64_t channels) {
-  const std::string weight = fmt::format("weight_{}", member), bias = fmt::format("bias_{}", member);
-  if (arrays.count(weight) > 0 &&
-      require(arrays, weight, 2).shape != std::vector<std::int64_t>{classes, channels}) {
+distill::ProbeClassifier read_classifier(const NpzArrays& arrays, int member, std::int64_t classes,
+                                         std::int64_t channels) {
+  const std::string weight_name = fmt::format("weight_{}", member),
+                    bias_name = fmt::format("bias_{}", member);
+  const NpyArray& weight = require(arrays, weight_name, 2);
+  if (weight.shape != std::vector<std::int64_t>{classes, channels}) {
     throw Error(ErrorKind::kInput,
-                fmt::format("array '{}' is not of shape ({}, {})", weight, classes, channels),
+                fmt::format("array '{}' is not of shape ({}, {})", weight_name, classes, channels),
                 "the classifier's weight is (classes, channels of the member's features)");
   }
-  if (arrays.count(bias) > 0 && require(arrays, bias, 1).shape[0] != classes) {
-    throw Error(ErrorKind::kInput, fmt::format("array '{}' is not of shape ({})", bias, classes), "");
+  const NpyArray& bias = require(arrays, bias_name, 1);
+  if (bias.shape[0] != classes) {
+    throw Error(ErrorKind::kInput, fmt::format("array '{}' is not of shape ({})", bias_name, classes), "");
   }
+  return {as_doubles(weight, weight_name), as_doubles(bias, bias_name)};
 }
 
 // Doubles are computed in double, floats in float: logits_0 decides.
@@ -100,7 +104,8 @@ distill::ProbeInput read_input(const NpzArrays& arrays) {
       throw Error(ErrorKind::kInput, fmt::format("array '{}' differs in type from 'logits_0'", map_name), "");
     }
     input.features.push_back({map.shape[1], map.shape[2], map.shape[3], as_doubles(map, map_name)});
-    check_classifier(arrays, k, input.classes, map.shape[1]);
+    if (arrays.count(fmt::format("weight_{}", k)) + arrays.count(fmt::format("bias_{}", k)) == 0) continue;
+    input.classifiers.push_back(read_classifier(arrays, k, input.classes, map.shape[1]));
   }
   const NpyArray& labels = require(arrays, "labels", 1);
   if (labels.dtype != DType::i32 && labels.dtype != DType::i64) {
@@ -152,6 +157,10 @@ OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeO
     const distill::ProbeMap& map = input.features[k];
     arrays.add(fmt::format("grad_features_{}", k), {input.rows, map.channels, map.height, map.width},
                output.grad_features[k]);
+    if (output.grad_classifiers.empty()) continue;
+    arrays.add(fmt::format("grad_weight_{}", k), {input.classes, map.channels},
+               output.grad_classifiers[k].weight);
+    arrays.add(fmt::format("grad_bias_{}", k), {input.classes}, output.grad_classifiers[k].bias);
   }
   if (output.teacher >= 0) arrays.add("teacher", output.teacher);
   arrays.add("w", {members, members}, output.kl_weight);
@@ -210,7 +219,7 @@ CommandSpec loss_command() {
        "logits_0, logits_1, ... (rows, classes) and labels (rows) in; losses and gradients out"},
       {"cohort loss --method competitive --in in.npz --json", "with features_0, ... (N, C, H, W)"}};
   for (const FlagSpec& flag : setting_flags()) {
-    for (const char* wanted : {"--config", "--set", "--method", "--preset", "--seed"}) {
+    for (const char* wanted : {"--config", "--set", "--method", "--add", "--preset", "--seed"}) {
       if (flag.name == wanted) spec.flags.push_back(flag);
     }
   }
@@ -221,7 +230,9 @@ CommandSpec loss_command() {
        "Run"});
   spec.flags.push_back(
       {"--out", "-o", "OUT.npz",
-       "loss_K, grad_logits_K, grad_features_K, and what the method decided: teacher, w, target", "Output"});
+       "loss_K, grad_logits_K, grad_features_K, grad_weight_K, grad_bias_K, and what the method decided: "
+       "teacher, w, target",
+       "Output"});
   spec.flags.push_back(json_flag());
   spec.run = run_loss;
   return spec;

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "data/registry.h"
-#include "distill/method.h"
+#include "distill/addition.h"
 #include "kernels/perturb_math.h"
 #include "models/registry.h"
 #include "tools/option_keys.h"
@@ -54,15 +54,17 @@ std::vector<OptionKey> method_keys() {
                                   .type = KeyType::kBool,
                                   .default_value = false,
                                   .help = "every network draws its own augmentation of the same images"}};
-  for (const distill::MethodInfo& method : distill::registry()) {
-    for (const distill::OptionSpec& spec : method.options) {
+  const auto add = [&](const std::vector<distill::OptionSpec>& specs) {
+    for (const distill::OptionSpec& spec : specs) {
       OptionKey key = from_method_option(spec);
       // The variants of a method share options.
       const bool known =
           std::any_of(keys.begin(), keys.end(), [&](const OptionKey& k) { return k.path == key.path; });
       if (!known) keys.push_back(std::move(key));
     }
-  }
+  };
+  for (const distill::MethodInfo& method : distill::registry()) add(method.options);
+  for (const distill::AdditionInfo& addition : distill::additions()) add(addition.options);
   return keys;
 }
 
@@ -70,6 +72,16 @@ const std::vector<NamedEntry>& method_entries() {
   static const std::vector<NamedEntry> entries = [] {
     std::vector<NamedEntry> list;
     for (const distill::MethodInfo& info : distill::registry())
+      list.push_back({info.name, info.summary, info.paper});
+    return list;
+  }();
+  return entries;
+}
+
+const std::vector<NamedEntry>& addition_entries() {
+  static const std::vector<NamedEntry> entries = [] {
+    std::vector<NamedEntry> list;
+    for (const distill::AdditionInfo& info : distill::additions())
       list.push_back({info.name, info.summary, info.paper});
     return list;
   }();

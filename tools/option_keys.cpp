@@ -24,6 +24,12 @@ std::vector<std::string> preset_names_and_none() {
   return names;
 }
 
+std::vector<std::string> names_and_none(const std::vector<NamedEntry>& entries) {
+  std::vector<std::string> names = names_of(entries);
+  names.insert(names.begin(), "none");
+  return names;
+}
+
 std::vector<OptionKey> run_keys() {
   return {
       {.path = "schema",
@@ -45,6 +51,13 @@ std::vector<OptionKey> run_keys() {
        .choices = names_of(method_entries()),
        .help = "who teaches whom",
        .flag = "--method",
+       .metavar = "NAME"},
+      {.path = "add",
+       .type = KeyType::kChoice,
+       .default_value = std::string("none"),
+       .choices = names_and_none(addition_entries()),
+       .help = "terms that join the method's losses",
+       .flag = "--add",
        .metavar = "NAME"},
       {.path = "device",
        .type = KeyType::kText,

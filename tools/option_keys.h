@@ -19,6 +19,7 @@ struct NamedEntry {
   std::string source{};  // paper, or where it comes from
 };
 const std::vector<NamedEntry>& method_entries();
+const std::vector<NamedEntry>& addition_entries();
 const std::vector<NamedEntry>& model_entries();
 const std::vector<NamedEntry>& perturbation_entries();
 const std::vector<NamedEntry>& dataset_entries();

@@ -8,6 +8,7 @@
 #include "core/checksum.h"
 #include "core/file_system.h"
 #include "data/registry.h"
+#include "distill/addition.h"
 #include "kernels/devices.h"
 #include "models/convolution_check.h"
 #include "tools/device_choice.h"
@@ -106,12 +107,17 @@ nn::Schedule make_schedule(const Config& config) {
 }
 
 std::unique_ptr<distill::Method> make_method(const Config& config) {
+  const auto options_of = [&](const std::vector<distill::OptionSpec>& specs) {
+    distill::MethodOptions options(specs);
+    for (const distill::OptionSpec& spec : specs)
+      options.set(spec.key, option_text(config.value("distill." + spec.key)));
+    return options;
+  };
   const distill::MethodInfo& info = distill::find_method(config.text("method"));
-  distill::MethodOptions options(info.options);
-  for (const distill::OptionSpec& spec : info.options) {
-    options.set(spec.key, option_text(config.value("distill." + spec.key)));
-  }
-  return info.make(options);
+  std::unique_ptr<distill::Method> method = info.make(options_of(info.options));
+  if (config.text("add") == "none") return method;
+  const distill::AdditionInfo& addition = distill::find_addition(config.text("add"));
+  return addition.add(std::move(method), options_of(addition.options));
 }
 
 std::vector<distill::MemberSpec> member_specs(const Config& config) {

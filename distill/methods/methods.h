@@ -1,6 +1,7 @@
 // The entries of the method registry, one per file in this folder.
 #pragma once
 
+#include "distill/addition.h"
 #include "distill/method.h"
 
 namespace cohort::distill {
@@ -11,5 +12,8 @@ MethodInfo dml_info();
 MethodInfo kdcl_naive_info();
 MethodInfo kdcl_minlogit_info();
 MethodInfo competitive_info();
+MethodInfo adm_info();
+
+AdditionInfo adm_addition();
 
 }  // namespace cohort::distill

@@ -16,9 +16,9 @@ using test::TestRun;
 
 // Few enough images for the emulator; the last batch is short, so both plans of a step are captured and
 // replayed.
-RunOptions tiny(const char* method) {
+RunOptions tiny(const std::string& method) {
   RunOptions options{.method = method, .epochs = 4, .images = 14, .batch_size = 4};
-  if (std::string(method) == "competitive") options.settings = {{"cd.perturb", "true"}};
+  if (method == "competitive") options.settings = {{"cd.perturb", "true"}};
   return options;
 }
 
@@ -44,7 +44,7 @@ void expect_same_bits(const std::vector<StepRecord>& a, const std::vector<StepRe
   }
 }
 
-class DeviceTraining : public testing::TestWithParam<const char*> {
+class DeviceTraining : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     if (!test::kHasDevice) GTEST_SKIP() << "this build has no CUDA backend, emulated or real";
@@ -52,14 +52,8 @@ class DeviceTraining : public testing::TestWithParam<const char*> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Methods, DeviceTraining,
-                         testing::Values("independent", "kd", "dml", "kdcl-naive", "kdcl-minlogit",
-                                         "competitive"),
-                         [](const auto& p) {
-                           std::string name = p.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceTraining, testing::ValuesIn(test::method_names()),
+                         test::MethodAsTestName());
 
 void expect_close(const std::vector<StepRecord>& cpu, const std::vector<StepRecord>& device,
                   std::size_t steps, double tolerance) {

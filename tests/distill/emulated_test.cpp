@@ -15,32 +15,26 @@ namespace {
 using test::RunOptions;
 using test::TestRun;
 
-RunOptions tiny(const char* method) {
+RunOptions tiny(const std::string& method) {
   RunOptions options{.method = method,
                      .poison = true,
                      .epochs = 4,
                      .device = {DeviceKind::kCuda, 0},
                      .images = 14,
                      .batch_size = 4};
-  if (std::string(method) == "competitive") options.settings = {{"cd.perturb", "true"}};
+  if (method == "competitive") options.settings = {{"cd.perturb", "true"}};
   return options;
 }
 
-class EmulatedTraining : public testing::TestWithParam<const char*> {
+class EmulatedTraining : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     if (!kHasCuda) GTEST_SKIP() << "the CUDA backend is not complete";
   }
   void TearDown() override { simt::set_order({}); }
 };
-INSTANTIATE_TEST_SUITE_P(Methods, EmulatedTraining,
-                         testing::Values("independent", "kd", "dml", "kdcl-naive", "kdcl-minlogit",
-                                         "competitive"),
-                         [](const auto& p) {
-                           std::string name = p.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Methods, EmulatedTraining, testing::ValuesIn(test::method_names()),
+                         test::MethodAsTestName());
 
 // Weights, momenta and counters after four epochs: two eager and two replayed.
 std::vector<NamedBytes> trained(const RunOptions& options, simt::StreamOrder order) {

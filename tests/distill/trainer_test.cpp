@@ -26,15 +26,9 @@ void expect_equal_states(const Trainer& a, const Trainer& b) {
   }
 }
 
-class EveryMethod : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod,
-                         testing::Values("independent", "kd", "dml", "kdcl-naive", "kdcl-minlogit",
-                                         "competitive"),
-                         [](const auto& p) {
-                           std::string name = p.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+class EveryMethod : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, testing::ValuesIn(test::method_names()),
+                         test::MethodAsTestName());
 
 TEST_P(EveryMethod, LearnsAndRepeatsForAnyNumberOfThreads) {
   RunOptions options{.method = GetParam(), .threads = 1, .poison = true, .epochs = 8, .augment = false};

@@ -1,6 +1,7 @@
 // A cohort of small networks on a handful of 8x8 images: whole training runs that take a second.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -44,6 +45,21 @@ struct Recorder : TrainerObserver {
   void on_epoch(const EpochRecord& r) override { epochs.push_back(r); }
   StopRequest poll() override {
     return static_cast<std::int64_t>(steps.size()) == stop_at ? StopRequest::kTerminate : StopRequest::kNone;
+  }
+};
+
+// Every method there is, as parameters of a test, and their names as parts of a test's name.
+inline std::vector<std::string> method_names() {
+  std::vector<std::string> names;
+  for (const MethodInfo& info : registry()) names.push_back(info.name);
+  return names;
+}
+struct MethodAsTestName {
+  template <class P>
+  std::string operator()(const P& parameter) const {
+    std::string name = parameter.param;
+    std::replace(name.begin(), name.end(), '-', '_');
+    return name;
   }
 };
 

@@ -1,0 +1,385 @@
+#include "distill/methods/adm_terms.h"
+
+#include <fmt/core.h>
+
+#include <charconv>
+#include <cmath>
+
+#include "core/dispatch.h"
+#include "core/ops/attention_reweight.h"
+#include "core/ops/cohort_loss.h"
+#include "core/ops/feature_l2.h"
+#include "core/ops/linear.h"
+#include "core/ops/loss_select.h"
+#include "core/ops/pixel_cosine.h"
+#include "core/ops/pointwise.h"
+#include "core/ops/pool.h"
+#include "distill/adapters.h"
+#include "kernels/pointwise.h"
+
+namespace cohort::distill {
+namespace {
+
+enum class ConsensusForm { kCe, kKd };
+enum class FeatureForm { kMse, kRelu };
+enum class FeatureStages { kAll, kLast };
+
+constexpr double kOfTheSetting = -1;
+
+struct Strengths {
+  double co, di, feature;
+};
+
+// "0" or "0,1": members.
+std::vector<int> parse_members(const std::string& text) {
+  std::vector<int> members;
+  const char *at = text.data(), *const end = at + text.size();
+  while (at < end) {
+    int member = -1;
+    const auto [next, error] = std::from_chars(at, end, member);
+    const bool more = next != end && *next == ',' && next + 1 != end;
+    if (error != std::errc() || member < 0 || (next != end && !more)) {
+      throw Error(ErrorKind::kUsage, fmt::format("adm.teachers: '{}' is no list of networks", text),
+                  "indices of networks, from 0, separated by commas: 0 or 0,1");
+    }
+    members.push_back(member);
+    at = next + (more ? 1 : 0);
+  }
+  return members;
+}
+
+class AdmTerms final : public Method {
+ public:
+  AdmTerms(std::unique_ptr<Method> base, const MethodOptions& o)
+      : base_(std::move(base)),
+        wanted_{o.number("adm.alpha"), o.number("adm.beta"), o.number("adm.gamma")},
+        temperature_(o.number("adm.T")),
+        co_form_(static_cast<ConsensusForm>(o.choice("adm.co_form"))),
+        feature_form_(static_cast<FeatureForm>(o.choice("adm.feat_form"))),
+        feature_stages_(static_cast<FeatureStages>(o.choice("adm.feat"))),
+        preactivation_(o.flag("adm.preact")),
+        teachers_(parse_members(o.text("adm.teachers"))) {
+    if (base_->perturbation()) {
+      throw Error(ErrorKind::kUsage, "adm compares maps position by position: not with perturbed networks",
+                  "switch the perturbation off (cd.perturb=false), or leave adm out");
+    }
+  }
+
+  std::string formula(int members) const override {
+    const Strengths strength = strengths();
+    const char* const map = preactivation_ ? "relu(F)" : "F";
+    std::string text = base_->formula(members) + "; ADM, teachers";
+    for (const int teacher : teachers_) text += fmt::format(" {}", teacher);
+    text += fmt::format(": net s + {:g} ", strength.co);
+    text +=
+        co_form_ == ConsensusForm::kCe
+            ? fmt::format("CE(FC_s(GAP(a_co {})), y)", map)
+            : fmt::format("T^2 KL(FC_t(GAP(a_co {0})) -> FC_s(GAP(a_co {0}))), T={1:g}", map, temperature_);
+    if (strength.feature > 0) {
+      text += fmt::format(" + {:g} {}", strength.feature,
+                          feature_stages_ == FeatureStages::kAll ? "sum_i 2^-i " : "");
+      text += feature_form_ == FeatureForm::kMse ? "MSE(F_s, F_t)" : "MSE(relu(F_s), relu(F_t))";
+    }
+    if (strength.di > 0) text += fmt::format("; net t + {:g} CE(FC_t(GAP(a_di {})), y)", strength.di, map);
+    return text + "; a_co ~ 1 + S, a_di ~ 1 - S, S = cosine of F_s, F_t, detached";
+  }
+
+  void check_members(int members) const override {
+    base_->check_members(members);
+    for (const int teacher : teachers_) {
+      if (teacher >= members) {
+        throw Error(ErrorKind::kUsage,
+                    fmt::format("adm.teachers names network {}, and there are {}", teacher, members),
+                    "networks count from 0");
+      }
+    }
+    if (teachers_.empty() || static_cast<int>(teachers_.size()) >= members) {
+      throw Error(ErrorKind::kUsage, "adm needs a teacher and a student",
+                  "two networks or more; adm.teachers lists those that teach, the others learn");
+    }
+  }
+
+  bool frozen(int member) const override { return base_->frozen(member); }
+  bool wants_preactivation() const override { return preactivation_ || base_->wants_preactivation(); }
+
+  void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
+    base_->setup(ctx, probe);
+    std::vector<std::vector<Tensor>> maps;
+    for (const models::Outputs& outputs : probe) maps.push_back(maps_of(outputs, preactivation_));
+    for (const std::vector<Tensor>& stages : maps) {
+      if (stages.empty()) {
+        throw Error(ErrorKind::kUsage, "adm compares feature maps, and there are none",
+                    "give features_K, weight_K and bias_K for every network");
+      }
+    }
+    const Strengths strength = strengths();
+    const auto num_students = static_cast<double>(maps.size() - teachers_.size());
+    const auto num_teachers = static_cast<double>(teachers_.size());
+    co_ = scalar(ctx, strength.co / num_teachers);
+    di_ = scalar(ctx, strength.di / num_students);
+    consensus_kl_ = ctx.persistent_tensor({2, 2}, ctx.parameter_dtype());
+    upload_values(ctx, consensus_kl_, {0, strength.co / num_teachers, 0, 0});
+    no_ce_ = ctx.persistent_tensor({2}, ctx.parameter_dtype());
+    pairs_.clear();
+    for (std::size_t s = 0; s < maps.size(); ++s) {
+      if (is_teacher(static_cast<int>(s))) continue;
+      for (const int t : teachers_) {
+        const auto stages = stage_pairs(maps[s], maps[static_cast<std::size_t>(t)]);
+        pairs_.push_back({.student = static_cast<int>(s), .teacher = t, .stages = stages});
+        for (const StagePair stage : stages) adapters_.add(maps, static_cast<int>(s), t, stage);
+      }
+    }
+    for (std::size_t i = 0; i < maps.front().size() + 1; ++i) {
+      const double share = feature_stages_ == FeatureStages::kLast ? 1.0 : std::pow(0.5, i + 1);
+      feature_.push_back(scalar(ctx, strength.feature * share / num_teachers));
+    }
+    adapters_.materialize(ctx);
+  }
+
+  ParameterSet* extra_parameters(int member) override {
+    ParameterSet* const own = adapters_.of(member);
+    ParameterSet* const base = base_->extra_parameters(member);
+    if (own != nullptr && base != nullptr) {
+      throw Error(ErrorKind::kUsage, "adm needs adapters here, and the method has parameters of its own",
+                  "networks whose last maps have the same shape need no adapters");
+    }
+    return own != nullptr ? own : base;
+  }
+
+  // The weight maps are made before the networks part again: both sides of a pair read them.
+  void losses(Context& ctx, StepView& view) override {
+    base_->losses(ctx, view);
+    const bool recording = ctx.recording();
+    ctx.set_recording(false);
+    for (Pair& pair : pairs_) weigh(ctx, view, pair);
+    ctx.set_recording(recording);
+  }
+
+  void feature_losses(Context& ctx, StepView& view, int member) override {
+    base_->feature_losses(ctx, view, member);
+    const Strengths strength = strengths();
+    for (const Pair& pair : pairs_) {
+      if (pair.student == member) {
+        if (strength.co > 0) consensus(ctx, view, pair);
+        if (strength.feature > 0) features(ctx, view, pair);
+      }
+      if (pair.teacher == member && strength.di > 0) {
+        const Tensor z = pooled_logits(ctx, view, member, pair.teacher_di);
+        const auto values = ops::cohort_loss(ctx, {.logits = {&z, 1},
+                                                   .labels = view.labels,
+                                                   .ce_weight = as_vector(di_),
+                                                   .valid_rows = view.valid_rows});
+        book(ctx, view, member, di_, ops::entry(values.ce, 0), ops::entry(values.loss, 0));
+      }
+    }
+  }
+
+ private:
+  struct Pair {
+    int student, teacher;
+    std::vector<StagePair> stages;
+    // Of the step, at the sizes of the networks' own last maps.
+    Tensor student_co = {}, teacher_co = {}, teacher_di = {};
+  };
+
+  bool is_teacher(int member) const {
+    for (const int teacher : teachers_) {
+      if (teacher == member) return true;
+    }
+    return false;
+  }
+
+  // A frozen teacher cannot learn where it is unsure, and its students have maps of their own.
+  Strengths strengths() const {
+    bool offline = false;
+    for (const int teacher : teachers_) offline = offline || base_->frozen(teacher);
+    const Strengths setting = offline ? Strengths{1, 0, 0} : Strengths{0.01, 0.01, 1};
+    const auto chosen = [](double wanted, double of_setting) {
+      return wanted == kOfTheSetting ? of_setting : wanted;
+    };
+    return {chosen(wanted_.co, setting.co), offline ? 0 : chosen(wanted_.di, setting.di),
+            chosen(wanted_.feature, setting.feature)};
+  }
+
+  static Tensor scalar(Context& ctx, double value) {
+    const Tensor t = ctx.persistent_tensor({}, ctx.parameter_dtype());
+    upload_values(ctx, t, {value});
+    return t;
+  }
+  static Tensor as_vector(const Tensor& scalar) { return {scalar.data, {1}, scalar.dtype, nullptr}; }
+
+  // From the end, the stem left out; the last maps always, the others where their sizes agree.
+  std::vector<StagePair> stage_pairs(const std::vector<Tensor>& student,
+                                     const std::vector<Tensor>& teacher) const {
+    std::vector<StagePair> pairs = {{student.size() - 1, teacher.size() - 1}};
+    if (feature_stages_ == FeatureStages::kLast) return pairs;
+    std::size_t t = teacher.size() - 1;
+    for (std::size_t s = student.size() - 1; s-- > 1;) {
+      for (std::size_t candidate = t; candidate-- > 1;) {
+        if (same_size(student[s], teacher[candidate])) {
+          pairs.push_back({s, candidate});
+          t = candidate;
+          break;
+        }
+      }
+    }
+    return pairs;
+  }
+  static bool same_size(const Tensor& a, const Tensor& b) {
+    return a.shape[1] == b.shape[1] && a.shape[2] == b.shape[2];
+  }
+
+  const Tensor& last_map(const StepView& view, int member) const {
+    return maps_of(view.outputs[static_cast<std::size_t>(member)], preactivation_).back();
+  }
+
+  void weigh(Context& ctx, const StepView& view, Pair& pair) {
+    const Tensor &student = last_map(view, pair.student), &teacher = last_map(view, pair.teacher);
+    const Adapters::Maps maps = adapters_.match(ctx, student.detached(), teacher, pair.student, pair.teacher,
+                                                pair.stages.front().student);
+    const Tensor similarity = ops::pixel_cosine(ctx, maps.student.detached(), maps.teacher);
+    const ops::AttentionMaps at_teacher = weights_for(ctx, similarity, teacher);
+    pair.teacher_co = at_teacher.co;
+    pair.teacher_di = at_teacher.di;
+    pair.student_co = same_size(student, teacher) ? at_teacher.co : weights_for(ctx, similarity, student).co;
+  }
+
+  // Bins of an adaptive average that are smaller than a pixel repeat it: the nearest one.
+  static ops::AttentionMaps weights_for(Context& ctx, const Tensor& similarity, const Tensor& map) {
+    Tensor own = similarity;
+    if (!same_size(similarity, map)) {
+      own.shape = {own.shape[0], own.shape[1], own.shape[2], 1};
+      own = ops::adaptive_avg_pool(ctx, own, static_cast<int>(map.shape[1]), static_cast<int>(map.shape[2]));
+      own.shape = {map.shape[0], map.shape[1], map.shape[2]};
+    }
+    return ops::attention_weights(ctx, own);
+  }
+
+  // FC(GAP(weights * F)) of a member, differentiable in F and FC.
+  Tensor pooled_logits(Context& ctx, const StepView& view, int member, const Tensor& weights,
+                       bool detached = false) const {
+    const Tensor& map = last_map(view, member);
+    models::Classifier fc = view.outputs[static_cast<std::size_t>(member)].classifier;
+    if (detached) fc = {fc.weight.detached(), fc.bias.detached()};
+    const Tensor pooled =
+        ops::attention_pool(ctx, detached ? map.detached() : map, weights, /*relu=*/preactivation_);
+    return ops::linear(ctx, pooled, fc.weight, fc.bias);
+  }
+
+  void consensus(Context& ctx, StepView& view, const Pair& pair) {
+    const Tensor z = pooled_logits(ctx, view, pair.student, pair.student_co);
+    if (co_form_ == ConsensusForm::kCe) {
+      const auto values = ops::cohort_loss(ctx, {.logits = {&z, 1},
+                                                 .labels = view.labels,
+                                                 .ce_weight = as_vector(co_),
+                                                 .valid_rows = view.valid_rows});
+      book(ctx, view, pair.student, co_, ops::entry(values.ce, 0), ops::entry(values.loss, 0));
+      return;
+    }
+    const Tensor both[] = {
+        z, pooled_logits(ctx, view, pair.teacher, pair.teacher_co, /*detached=*/true).detached()};
+    const auto values = ops::cohort_loss(ctx, {.logits = both,
+                                               .labels = view.labels,
+                                               .ce_weight = no_ce_,
+                                               .kl_weight = consensus_kl_,
+                                               .valid_rows = view.valid_rows,
+                                               .temperature = temperature_});
+    book(ctx, view, pair.student, co_, ops::entry(values.kl_pair, 0, 1), ops::entry(values.loss, 0));
+  }
+
+  void features(Context& ctx, StepView& view, const Pair& pair) {
+    const auto& student_maps = maps_of(view.outputs[static_cast<std::size_t>(pair.student)], preactivation_);
+    const auto& teacher_maps = maps_of(view.outputs[static_cast<std::size_t>(pair.teacher)], preactivation_);
+    for (std::size_t i = 0; i < pair.stages.size(); ++i) {
+      const StagePair stage = pair.stages[i];
+      Adapters::Maps maps = adapters_.match(ctx, student_maps[stage.student], teacher_maps[stage.teacher],
+                                            pair.student, pair.teacher, stage.student);
+      if (feature_form_ == FeatureForm::kRelu) {
+        maps.student = ops::relu(ctx, maps.student);
+        maps.teacher = ops::relu(ctx, maps.teacher).detached();
+      }
+      const Tensor value = ops::feature_l2(
+          ctx, maps.student, maps.teacher, feature_[i],
+          {.valid_rows = view.valid_rows, .loss = ops::entry(view.report.loss, pair.student)});
+      view.report.feature_terms.push_back({pair.student, feature_[i], value});
+    }
+  }
+
+  // Adds a term's weighted value to the member's loss.
+  static void book(Context& ctx, StepView& view, int member, const Tensor& weight, const Tensor& value,
+                   const Tensor& weighted) {
+    const Tensor loss = ops::entry(view.report.loss, member);
+    on_device(ctx, [&](auto stream) {
+      kernels::scale(stream, {.dtype = loss.dtype,
+                              .count = 1,
+                              .x = weighted.data,
+                              .y = loss.data,
+                              .mode = GradMode::kAccumulate});
+    });
+    view.report.feature_terms.push_back({member, weight, value});
+  }
+
+  std::unique_ptr<Method> base_;
+  Strengths wanted_;
+  double temperature_;
+  ConsensusForm co_form_;
+  FeatureForm feature_form_;
+  FeatureStages feature_stages_;
+  bool preactivation_;
+  std::vector<int> teachers_;
+  std::vector<Pair> pairs_;
+  Adapters adapters_;
+  Tensor co_, di_, consensus_kl_, no_ce_;
+  std::vector<Tensor> feature_;  // weights of the stage pairs, from the end
+};
+
+}  // namespace
+
+const std::vector<OptionSpec>& adm_options() {
+  static const std::vector<OptionSpec> options = {
+      {.key = "adm.alpha",
+       .default_value = "-1",
+       .help = "weight of the consensus term; -1: 0.01, or 1 with a frozen teacher",
+       .min = -1},
+      {.key = "adm.beta",
+       .default_value = "-1",
+       .help = "weight of the divergence term; -1: 0.01 (a frozen teacher has none)",
+       .min = -1},
+      {.key = "adm.gamma",
+       .default_value = "-1",
+       .help = "weight of the feature term; -1: 1, or 0 with a frozen teacher",
+       .min = -1},
+      {.key = "adm.T", .default_value = "1", .help = "temperature of the consensus term as KL", .min = 1e-3},
+      {.key = "adm.co_form",
+       .type = OptionType::kChoice,
+       .default_value = "ce",
+       .help = "consensus term: cross-entropy, or KL from the teacher's view of the same places",
+       .choices = {"ce", "kd"}},
+      {.key = "adm.feat",
+       .type = OptionType::kChoice,
+       .default_value = "stages",
+       .help = "feature term: all stages, halving from the last one on, or the last one alone",
+       .choices = {"stages", "last"}},
+      {.key = "adm.feat_form",
+       .type = OptionType::kChoice,
+       .default_value = "mse",
+       .help = "feature term: mean squared error of the maps, or of their ReLU",
+       .choices = {"mse", "relu"}},
+      {.key = "adm.preact",
+       .type = OptionType::kBool,
+       .default_value = "true",
+       .help = "maps before the last activation, ReLU inside the terms; false: maps after it"},
+      {.key = "adm.teachers",
+       .type = OptionType::kText,
+       .default_value = "0",
+       .help = "the networks that teach, from 0: \"0\" or \"0,1\"; the others learn"}};
+  return options;
+}
+
+std::unique_ptr<Method> with_adm_terms(std::unique_ptr<Method> base, const MethodOptions& options) {
+  if (dynamic_cast<const AdmTerms*>(base.get()) != nullptr)
+    throw Error(ErrorKind::kUsage, "the method adm has the terms of the addition adm", "--add none");
+  return std::make_unique<AdmTerms>(std::move(base), options);
+}
+
+}  // namespace cohort::distill

@@ -1,0 +1,208 @@
+// Asymmetric decision-making: the golden numbers of its specification, finite differences through the whole
+// term, and what must hold of roles.
+#include <gtest/gtest.h>
+
+#include "core/gradcheck.h"
+#include "distill/addition.h"
+#include "distill/method_probe.h"
+#include "kernels/base/philox.h"
+
+namespace cohort::distill {
+namespace {
+
+using Values = std::vector<double>;
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+const Values kZ1 = {2.0, 1.2, -0.5, 0.9, 0.6, -0.8};
+const Values kZ2 = {1.0, -0.5, 1.2, -0.6, 1.4, 0.8};
+
+// Teacher 0, student 1: the fixture of the specification.
+ProbeInput fixture(bool f64) {
+  ProbeInput in{.double_precision = f64, .rows = 2, .classes = 3, .logits = {kZ1, kZ2}, .labels = {0, 1}};
+  in.features = {{2, 1, 2, {0.6, -0.2, 0.3, 0.5, 0.1, 0.4, -0.3, 0.2}},
+                 {2, 1, 2, {0.5, 0.1, -0.1, 0.4, 0.2, 0.15, 0.3, -0.4}}};
+  in.classifiers = {{{1.0, -0.5, 0.2, 0.8, -0.6, 0.4}, {0.1, 0, -0.1}},
+                    {{0.7, 0.3, -0.4, 0.9, 0.5, -0.2}, {0, 0.1, -0.1}}};
+  return in;
+}
+
+// One term at a time, on networks that otherwise learn nothing from each other.
+std::unique_ptr<Method> with_terms(const std::string& base, const Settings& settings) {
+  const MethodInfo& info = find_method(base);
+  const AdditionInfo& adm = find_addition("adm");
+  MethodOptions options(adm.options);
+  for (const auto& [key, value] : settings) options.set(key, value);
+  return adm.add(info.make(MethodOptions(info.options)), options);
+}
+
+const Settings kConsensus = {{"adm.alpha", "1"}, {"adm.beta", "0"}, {"adm.gamma", "0"}};
+const Settings kDivergence = {{"adm.alpha", "0"}, {"adm.beta", "1"}, {"adm.gamma", "0"}};
+const Settings kFeatures = {{"adm.alpha", "0"}, {"adm.beta", "0"}, {"adm.gamma", "1"}, {"adm.feat", "last"}};
+
+Settings and_also(Settings settings, const std::string& key, const std::string& value) {
+  settings.emplace_back(key, value);
+  return settings;
+}
+
+class AdmGolden : public testing::TestWithParam<bool> {
+ protected:
+  double tolerance() const { return GetParam() ? 2e-6 : 1e-5; }
+  ProbeOutput run(const Settings& settings) const {
+    return probe_method(*with_terms("independent", settings), fixture(GetParam()));
+  }
+  void expect(const Values& actual, const Values& golden, const char* what) const {
+    ASSERT_EQ(actual.size(), golden.size()) << what;
+    for (std::size_t i = 0; i < golden.size(); ++i)
+      EXPECT_NEAR(actual[i], golden[i], tolerance()) << what << " at " << i;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Precision, AdmGolden, testing::Values(true, false),
+                         [](const auto& p) { return p.param ? "f64" : "f32"; });
+
+constexpr double kCe1 = 0.690169, kCe2 = 0.707557;
+
+TEST_P(AdmGolden, Consensus) {
+  const ProbeOutput out = run(kConsensus);
+  expect(out.loss, {kCe1, kCe2 + 1.020969}, "loss");
+  expect(out.grad_features[1], {-0.106317, -0.107584, 0, 0.014438, 0.099349, 0.230401, -0.081515, 0},
+         "dCE_co/dF_s");
+  expect(out.grad_features[0], Values(8, 0.0), "the teacher's maps are constants of L_co");
+  expect(out.grad_classifiers[1].weight, {-0.064044, -0.046811, -0.003691, 0.004296, 0.067734, 0.042515},
+         "dCE_co/dW_s");
+  expect(out.grad_classifiers[1].bias, {-0.312623 + 0.177948, 0.168197 - 0.326850, 0.144426 + 0.148902},
+         "dCE_co/db_s");
+  expect(out.grad_classifiers[0].weight, Values(6, 0.0), "the teacher's classifier");
+}
+
+TEST_P(AdmGolden, Divergence) {
+  const ProbeOutput out = run(kDivergence);
+  expect(out.loss, {kCe1 + 1.064543, kCe2}, "loss");
+  expect(out.grad_features[0], {-0.189020, 0, 0.197603, 0.177597, 0.036917, 0.025268, 0, -0.127784},
+         "dCE_di/dF_t");
+  expect(out.grad_features[1], Values(8, 0.0), "the student's maps are constants of L_di");
+  expect(out.grad_classifiers[0].bias, {-0.326282 + 0.203277, 0.203912 - 0.328823, 0.122370 + 0.125546},
+         "dCE_di/db_t");
+}
+
+TEST_P(AdmGolden, ConsensusAsKl) {
+  const ProbeOutput out = run(and_also(kConsensus, "adm.co_form", "kd"));
+  expect(out.loss, {kCe1, kCe2 + 0.011890}, "loss");
+  expect(out.grad_features[1], {0.018054, 0.018269, 0, -0.016100, -0.001119, -0.002595, -0.005200, 0},
+         "dKL/dF_s");
+  expect(out.grad_features[0], Values(8, 0.0), "the teacher is detached");
+  expect(out.grad_classifiers[0].weight, Values(6, 0.0), "its classifier too");
+}
+
+TEST_P(AdmGolden, WithoutTheReluInside) {
+  const ProbeOutput co = run(and_also(kConsensus, "adm.preact", "false"));
+  expect(co.loss, {kCe1, kCe2 + 1.099085}, "CE_co");
+  expect(co.grad_features[1],
+         {-0.104249, -0.105491, 0.011922, 0.012064, 0.106340, 0.246614, -0.089705, -0.208036}, "dF_s");
+  const ProbeOutput di = run(and_also(kDivergence, "adm.preact", "false"));
+  expect(di.loss, {kCe1 + 1.158006, kCe2}, "CE_di");
+  expect(di.grad_features[0],
+         {-0.198339, -0.178259, 0.203404, 0.182810, 0.051283, 0.035101, -0.204334, -0.139859}, "dF_t");
+  const ProbeOutput kd = run(and_also(and_also(kConsensus, "adm.preact", "false"), "adm.co_form", "kd"));
+  expect(kd.loss, {kCe1, kCe2 + 0.024419}, "KD co");
+}
+
+TEST_P(AdmGolden, FeatureTerm) {
+  const ProbeOutput mse = run(kFeatures);
+  expect(mse.loss, {kCe1, kCe2 + 0.132813}, "mse");
+  expect(mse.grad_features[1], {-0.025, 0.075, -0.100, -0.025, 0.025, -0.0625, 0.150, -0.150}, "d mse");
+  const ProbeOutput relu = run(and_also(kFeatures, "adm.feat_form", "relu"));
+  expect(relu.loss, {kCe1, kCe2 + 0.040313}, "relu");
+  expect(relu.grad_features[1], {-0.025, 0.025, 0, -0.025, 0.025, -0.0625, 0.075, 0}, "d relu");
+  Settings stages = kFeatures;
+  stages.back().second = "stages";
+  expect(run(stages).loss, {kCe1, kCe2 + 0.132813 / 2}, "the last of several stages weighs a half");
+}
+
+TEST_P(AdmGolden, JoinsAFrozenTeacher) {
+  const std::unique_ptr<Method> method = with_terms("kd", {});
+  const ProbeOutput out = probe_method(*method, fixture(GetParam()));
+  EXPECT_NEAR(out.loss[1], 1.887413, tolerance()) << "alpha 1, nothing else";
+  expect(out.grad_features[0], Values(8, 0.0), "the frozen teacher's maps");
+}
+
+// Networks whose maps differ in channels and size: adapters, pooling and weight maps of both sizes.
+ProbeInput heterogeneous() {
+  ProbeInput in{.rows = 3, .classes = 4, .labels = {3, 0, 2}};
+  Rng rng({.seed = 5});
+  const auto draw = [&](std::int64_t count) {
+    Values values(static_cast<std::size_t>(count));
+    for (double& v : values) v = rng.normal();
+    return values;
+  };
+  const std::int64_t channels[] = {5, 3, 4}, side[] = {4, 2, 4};
+  for (std::size_t k = 0; k < 3; ++k) {
+    in.logits.push_back(draw(12));
+    in.features.push_back({channels[k], side[k], side[k], draw(3 * channels[k] * side[k] * side[k])});
+    in.classifiers.push_back({draw(4 * channels[k]), draw(4)});
+  }
+  return in;
+}
+
+class AdmRoles : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Teachers, AdmRoles, testing::Values("0", "1", "0,2"), [](const auto& p) {
+  std::string name = std::string("t") + p.param;
+  std::replace(name.begin(), name.end(), ',', '_');
+  return name;
+});
+
+// The losses' sum, differentiated in the classifiers, on which no detached quantity depends.
+TEST_P(AdmRoles, GradientsOfTheClassifiersAreThoseOfTheLosses) {
+  for (const char* form : {"ce", "kd"}) {
+    const Settings settings = {{"adm.alpha", "0.7"}, {"adm.beta", "0.4"},   {"adm.gamma", "0.3"},
+                               {"adm.T", "2"},       {"adm.co_form", form}, {"adm.teachers", GetParam()}};
+    ProbeInput in = heterogeneous();
+    const auto run = [&] { return probe_method(*with_terms("independent", settings), in); };
+    const ProbeOutput at = run();
+    for (std::size_t k = 0; k < 3; ++k) {
+      // The KL form teaches with the teacher's classifier, which does not learn from it.
+      const bool teacher = std::string(GetParam()).find(std::to_string(k)) != std::string::npos;
+      if (teacher && std::string(form) == "kd") continue;
+      const auto own_loss = [&] { return run().loss[k]; };
+      ProbeClassifier& fc = in.classifiers[k];
+      EXPECT_EQ(gradcheck(own_loss, fc.weight.data(), static_cast<std::int64_t>(fc.weight.size()),
+                          at.grad_classifiers[k].weight),
+                "")
+          << form << " " << k;
+      EXPECT_EQ(gradcheck(own_loss, fc.bias.data(), 4, at.grad_classifiers[k].bias), "") << form << " " << k;
+    }
+  }
+}
+
+TEST(Adm, IdenticalNetworksAgreeEverywhere) {
+  ProbeInput in = fixture(true);
+  in.features[1] = in.features[0];
+  in.classifiers[1] = in.classifiers[0];
+  const ProbeOutput out =
+      probe_method(*with_terms("independent", and_also(kConsensus, "adm.co_form", "kd")), in);
+  EXPECT_EQ(out.grad_features[1], Values(8, 0.0)) << "the same places, the same answer";
+  // Nothing to disagree about: plain pooling instead of pooling zeros.
+  const ProbeOutput di = probe_method(*with_terms("independent", kDivergence), in);
+  EXPECT_NE(di.grad_features[0], Values(8, 0.0));
+}
+
+TEST(Adm, WrongRolesAreRefused) {
+  const auto refuse = [](const std::string& teachers, int members) {
+    try {
+      with_terms("independent", {{"adm.teachers", teachers}})->check_members(members);
+    } catch (const Error& error) {
+      return error.kind() == ErrorKind::kUsage;
+    }
+    return false;
+  };
+  EXPECT_TRUE(refuse("2", 2));
+  EXPECT_TRUE(refuse("0,1", 2)) << "nobody learns";
+  EXPECT_TRUE(refuse("", 2));
+  EXPECT_TRUE(refuse("0,", 2));
+  EXPECT_TRUE(refuse("a", 2));
+  EXPECT_FALSE(refuse("1", 2));
+  EXPECT_THROW(with_terms("adm", {}), Error) << "it has these terms";
+  EXPECT_THROW(with_terms("competitive", {}), Error) << "a perturbed network's places match nobody's";
+}
+
+}  // namespace
+}  // namespace cohort::distill
