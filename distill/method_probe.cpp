@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include "distill/file_layout.h"
+
 namespace cohort::distill {
 namespace {
 
@@ -97,6 +99,19 @@ std::vector<double> to_nchw(const ProbeInput& in, std::size_t k, const std::vect
   return nchw;
 }
 
+std::vector<ProbeParameter> parameters_of(Context& ctx, Method& method, int members) {
+  std::vector<ProbeParameter> all;
+  for (int k = 0; k < members; ++k) {
+    const ParameterSet* const set = method.extra_parameters(k);
+    if (set == nullptr) continue;
+    for (const Parameter& p : set->parameters()) {
+      all.push_back({k, p.name, file_dims(p), reorder(download_values(ctx, p.value), p, /*to_file=*/true),
+                     reorder(gradient_of(ctx, p.value), p, /*to_file=*/true)});
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t seed) {
@@ -143,6 +158,7 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     out.grad_classifiers.push_back(
         {gradient_of(ctx, outputs.classifier.weight), gradient_of(ctx, outputs.classifier.bias)});
   }
+  out.parameters = parameters_of(ctx, method, m);
   if (!view.report.teacher.empty())
     out.teacher = static_cast<int>(download_values(ctx, view.report.teacher)[0]);
   out.kl_weight = download_values(ctx, view.report.kl_weight);

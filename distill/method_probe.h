@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "distill/method.h"
@@ -30,11 +31,20 @@ struct ProbeInput {
   std::vector<ProbeClassifier> classifiers = {};  // per member, or empty
 };
 
+// A trainable tensor of the method itself (an adapter, ...), in PyTorch's layout.
+struct ProbeParameter {
+  int member;
+  std::string name;
+  std::vector<std::int64_t> dims;
+  std::vector<double> values, gradient;
+};
+
 struct ProbeOutput {
   std::vector<double> loss;                        // per member, everything in force
   std::vector<std::vector<double>> grad_logits;    // per member (rows, classes); zeros for a frozen one
   std::vector<std::vector<double>> grad_features;  // per member (N, C, H, W); empty without features
   std::vector<ProbeClassifier> grad_classifiers;   // per member; empty without classifiers
+  std::vector<ProbeParameter> parameters;          // the method's own, with the values they were drawn with
   int teacher = -1;                                // -1: the method chooses none
   std::vector<double> kl_weight;                   // (members, members)
   std::vector<double> target;                      // (rows, classes); empty without a shared target

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/safetensors.h"
-#include "distill/file_shape.h"
+#include "distill/file_layout.h"
 #include "distill/trainer.h"
 
 namespace cohort::distill {
@@ -122,7 +122,7 @@ std::vector<NamedBytes> Trainer::state() const {
   for (const OptimTensor& t : tensors) {
     const std::vector<double> exact = download_values(ctx_, t.value);
     values.emplace_back(exact.begin(), exact.end());
-    views.push_back({t.name, FileDType::kF32, file_shape(t.value.shape), values.back().data(),
+    views.push_back({t.name, FileDType::kF32, dims_of(t.value.shape), values.back().data(),
                      values.back().size() * sizeof(float)});
   }
   files.push_back({kOptimFile, serialize_safetensors(views, {})});
@@ -161,7 +161,7 @@ void Trainer::restore(std::span<const NamedBytes> files) {
     if (optim.tensors().size() != tensors.size()) refuse("the optimiser's state is of another cohort");
     for (const OptimTensor& t : tensors) {
       const TensorView* view = optim.find(t.name);
-      if (view == nullptr || view->shape != file_shape(t.value.shape) || view->dtype != FileDType::kF32) {
+      if (view == nullptr || view->shape != dims_of(t.value.shape) || view->dtype != FileDType::kF32) {
         refuse("the optimiser's state does not fit at " + t.name);
       }
     }

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "core/safetensors.h"
-#include "distill/file_shape.h"
+#include "distill/file_layout.h"
 #include "distill/trainer.h"
 
 namespace cohort::distill {
@@ -12,39 +12,22 @@ namespace {
 
 struct FileTensor {
   std::string name;
-  Shape shape;  // PyTorch's
+  std::vector<std::int64_t> dims;
   Tensor value;
-  bool ohwi = false;  // stored as OIHW
+  const Parameter* parameter;  // null: a buffer
 };
-
-Shape to_oihw(const Shape& s) {
-  return {s[0], s[3], s[1], s[2]};
-}
 
 std::vector<FileTensor> tensors_of(const models::Network& network) {
   std::vector<FileTensor> tensors;
-  for (const Parameter& p : network.parameters().parameters()) {
-    const bool conv = p.kind == ParameterKind::kConv;
-    tensors.push_back({p.name, conv ? to_oihw(p.shape) : p.shape, p.value, conv});
-  }
-  for (const Buffer& b : network.parameters().buffers()) tensors.push_back({b.name, b.shape, b.value, false});
+  for (const Parameter& p : network.parameters().parameters())
+    tensors.push_back({p.name, file_dims(p), p.value, &p});
+  for (const Buffer& b : network.parameters().buffers())
+    tensors.push_back({b.name, dims_of(b.shape), b.value, nullptr});
   return tensors;
 }
 
-// The bytes of a convolution weight in the other order; `shape` is (K, kh, kw, C).
-std::vector<float> reorder(const std::vector<float>& from, const Shape& shape, bool to_oihw_order) {
-  std::vector<float> to(from.size());
-  const std::int64_t k = shape[0], window = shape[1] * shape[2], c = shape[3];
-  for (std::int64_t o = 0; o < k; ++o) {
-    for (std::int64_t w = 0; w < window; ++w) {
-      for (std::int64_t i = 0; i < c; ++i) {
-        const auto ohwi = static_cast<std::size_t>((o * window + w) * c + i);
-        const auto oihw = static_cast<std::size_t>((o * c + i) * window + w);
-        to_oihw_order ? to[oihw] = from[ohwi] : to[ohwi] = from[oihw];
-      }
-    }
-  }
-  return to;
+std::vector<float> in_order(const FileTensor& t, std::vector<float> values, bool to_file) {
+  return t.parameter == nullptr ? values : reorder(std::move(values), *t.parameter, to_file);
 }
 
 constexpr std::string_view kTracked = "num_batches_tracked";
@@ -83,10 +66,9 @@ std::vector<std::byte> serialize_weights(Context& ctx, const models::Network& ne
   values.reserve(tensors.size());
   for (const FileTensor& t : tensors) {
     const std::vector<double> exact = download_values(ctx, t.value);
-    std::vector<float> v(exact.begin(), exact.end());
-    values.push_back(t.ohwi ? reorder(v, t.value.shape, true) : std::move(v));
-    views.push_back({t.name, FileDType::kF32, file_shape(t.shape), values.back().data(),
-                     values.back().size() * sizeof(float)});
+    values.push_back(in_order(t, {exact.begin(), exact.end()}, /*to_file=*/true));
+    views.push_back(
+        {t.name, FileDType::kF32, t.dims, values.back().data(), values.back().size() * sizeof(float)});
     if (t.name.ends_with(kRunningMean)) {
       const std::string base = t.name.substr(0, t.name.size() - kRunningMean.size());
       views.push_back(
@@ -116,13 +98,14 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
   for (const FileTensor& w : wanted) {
     const auto it = found.find(w.name);
     if (it == found.end()) {
-      wrong.push_back(fmt::format("{}: missing in the file, {} in the model", w.name, w.shape.to_string()));
+      wrong.push_back(
+          fmt::format("{}: missing in the file, [{}] in the model", w.name, fmt::join(w.dims, ",")));
       continue;
     }
     const TensorView& t = *it->second;
-    if (t.shape != file_shape(w.shape) || t.dtype != FileDType::kF32) {
-      wrong.push_back(fmt::format("{}: {} [{}] in the file, F32 {} in the model", w.name, name_of(t.dtype),
-                                  fmt::join(t.shape, ","), w.shape.to_string()));
+    if (t.shape != w.dims || t.dtype != FileDType::kF32) {
+      wrong.push_back(fmt::format("{}: {} [{}] in the file, F32 [{}] in the model", w.name, name_of(t.dtype),
+                                  fmt::join(t.shape, ","), fmt::join(w.dims, ",")));
     }
     sources.push_back(&t);
     found.erase(it);
@@ -137,8 +120,8 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const FileTensor& w = wanted[i];
     const float* data = static_cast<const float*>(sources[i]->data);
-    std::vector<float> v(data, data + sources[i]->bytes / sizeof(float));
-    if (w.ohwi) v = reorder(v, w.value.shape, false);
+    const std::vector<float> v =
+        in_order(w, {data, data + sources[i]->bytes / sizeof(float)}, /*to_file=*/false);
     upload_values(ctx, w.value, {v.begin(), v.end()});
   }
   network.parameters().refresh_shadow(ctx);

@@ -162,6 +162,10 @@ OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeO
                output.grad_classifiers[k].weight);
     arrays.add(fmt::format("grad_bias_{}", k), {input.classes}, output.grad_classifiers[k].bias);
   }
+  for (const distill::ProbeParameter& p : output.parameters) {
+    arrays.add(fmt::format("parameter_{}.{}", p.member, p.name), p.dims, p.values);
+    arrays.add(fmt::format("grad_parameter_{}.{}", p.member, p.name), p.dims, p.gradient);
+  }
   if (output.teacher >= 0) arrays.add("teacher", output.teacher);
   arrays.add("w", {members, members}, output.kl_weight);
   arrays.add("target", {input.rows, input.classes}, output.target);
@@ -230,8 +234,8 @@ CommandSpec loss_command() {
        "Run"});
   spec.flags.push_back(
       {"--out", "-o", "OUT.npz",
-       "loss_K, grad_logits_K, grad_features_K, grad_weight_K, grad_bias_K, and what the method decided: "
-       "teacher, w, target",
+       "loss_K, grad_logits_K, grad_features_K, grad_weight_K, grad_bias_K, the method's own "
+       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, target",
        "Output"});
   spec.flags.push_back(json_flag());
   spec.run = run_loss;

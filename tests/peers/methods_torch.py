@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+"""Every method against PyTorch's autograd: losses and gradients of `cohort loss` on random arrays, in double.
+
+    tests/peers/methods_torch.py --cohort build/release/bin/cohort [--cases 50] [--only dml] [--seed 0]
+
+Each case draws members (2 to 5), classes (2 to 1000), odd batch sizes, maps of different channels and sizes, and the method's
+options. The losses are written here from the papers' formulas, with PyTorch's own log_softmax and cross_entropy; what a method
+detaches is detached, and the gradients are autograd's of the sum of all losses. Demanded: 1e-9 of the largest entry of an
+array. Prints a line per method; exit status 1 if any case disagrees. Needs torch and numpy; without them it says so and ends
+with 77.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
+
+TOLERANCE = 1e-9
+
+
+# --- the formulas -------------------------------------------------------------------------------------------------------------
+
+def ce(case, k):
+    return F.cross_entropy(case.z[k], case.y)
+
+
+def kl(target_probabilities, z, T):
+    """T^2 KL(target || softmax(z / T)), summed over classes, averaged over the batch; the target is a constant."""
+    p = target_probabilities.detach()
+    log_q = F.log_softmax(z / T, 1)
+    return T * T * (torch.xlogy(p, p) - p * log_q).sum(1).mean()
+
+
+def soft(z, T):
+    return F.softmax(z / T, 1)
+
+
+def independent(case, option):
+    return [ce(case, k) for k in case.members]
+
+
+def dml(case, option):
+    T, lam = option("dml.T"), option("dml.lambda")
+    n = 1 / (case.m - 1) if option("dml.norm") == "mean" else 1
+    losses = []
+    for k in case.members:
+        terms = [kl(soft(case.z[j], T), case.z[k], T) for j in case.members if j != k]
+        losses.append(ce(case, k) + lam * n * sum(terms))
+    return losses
+
+
+def kd(case, option):
+    a, b, T = option("kd.a"), option("kd.b"), option("kd.T")
+    case.frozen = {0}
+    return [ce(case, 0)] + [a * ce(case, k) + b * kl(soft(case.z[0], T), case.z[k], T) for k in case.members[1:]]
+
+
+def kdcl(case, option, target_logits):
+    T, lam = option("kdcl.T"), option("kdcl.lambda")
+    return [ce(case, k) + lam * kl(soft(target_logits, T), case.z[k], T) for k in case.members]
+
+
+def kdcl_naive(case, option):
+    rows = torch.stack([F.cross_entropy(z, case.y, reduction="none") for z in case.z])
+    stacked = torch.stack(case.z)
+    if option("naive.scope") == "batch":
+        return kdcl(case, option, stacked[rows.mean(1).argmin()])
+    return kdcl(case, option, stacked[rows.argmin(0), torch.arange(case.rows)])
+
+
+def kdcl_minlogit(case, option):
+    centred = torch.stack([z - z.gather(1, case.y[:, None]) for z in case.z])
+    return kdcl(case, option, centred.min(0).values)
+
+
+def match(case, student, teacher):
+    """Both maps at the smaller size, the student's through the adapter where channels differ."""
+    s, t = case.f[student], case.f[teacher].detach()
+    size = [min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3])]
+    s, t = (F.adaptive_avg_pool2d(x, size) if list(x.shape[2:]) != size else x for x in (s, t))
+    adapter = case.parameter(student, f"adapter.{teacher}.0.weight")
+    return (F.conv2d(s, adapter) if adapter is not None else s), t
+
+
+def competitive(case, option):
+    a, b, T = option("cd.a"), option("cd.b"), option("cd.T")
+    means = torch.stack([ce(case, k) for k in case.members]).detach()
+    losses = []
+    for k in case.members:
+        if option("cd.rule") == "argmin":
+            teachers = [int(means.argmin())]
+            teachers = [] if teachers == [k] else teachers
+        else:
+            teachers = [j for j in case.members if means[j] < means[k]]
+        loss = ce(case, k)
+        for t in teachers:
+            loss = loss + a / len(teachers) * kl(soft(case.z[t], T), case.z[k], T)
+            if option("cd.lf") == "off":
+                continue
+            s_map, t_map = match(case, k, t)
+            squares = (s_map - t_map) ** 2
+            reduced = {"mse": squares.mean(), "sum": squares.sum(), "sum_over_batch": squares.sum() / case.rows}
+            loss = loss + b / len(teachers) * reduced[option("cd.lf")]
+        losses.append(loss)
+    return losses
+
+
+def weight_maps(similarity, size):
+    if list(similarity.shape[1:]) != list(size):
+        similarity = F.interpolate(similarity[:, None], size=tuple(size), mode="nearest")[:, 0]
+
+    def normalised(x):
+        mean = x.mean((1, 2), keepdim=True)
+        return torch.where(mean < 1e-4, torch.ones_like(x), x / (mean + 1e-5))
+    return normalised(1 + similarity), normalised(1 - similarity)
+
+
+def adm_terms(case, option, losses, frozen=frozenset()):
+    preact, form, T = option("adm.preact"), option("adm.co_form"), option("adm.T")
+    offline = bool(frozen)
+    setting = (1, 0, 0) if offline else (0.01, 0.01, 1)
+    alpha, beta, gamma = (s if option(key) == -1 else option(key)
+                          for key, s in zip(("adm.alpha", "adm.beta", "adm.gamma"), setting))
+    beta = 0 if offline else beta
+    teachers = [int(t) for t in str(option("adm.teachers")).split(",")]
+    students = [k for k in case.members if k not in teachers]
+    act = torch.relu if preact else (lambda x: x)
+
+    def logits(k, weights, detach=False):
+        f, w, b = (x.detach() for x in (case.f[k], case.w[k], case.b[k])) if detach else (case.f[k], case.w[k], case.b[k])
+        return (weights[:, None] * act(f)).mean((2, 3)) @ w.T + b
+
+    losses = list(losses)
+    for s in students:
+        for t in teachers:
+            s_map, t_map = match(case, s, t)
+            dots = (s_map * t_map).sum(1)
+            norms = (s_map.norm(dim=1) * t_map.norm(dim=1)).clamp_min(1e-8)
+            similarity = (dots / norms).detach()
+            s_co, _ = weight_maps(similarity, case.f[s].shape[2:])
+            t_co, t_di = weight_maps(similarity, case.f[t].shape[2:])
+            z_co = logits(s, s_co)
+            co = F.cross_entropy(z_co, case.y) if form == "ce" else kl(soft(logits(t, t_co, detach=True), T), z_co, T)
+            losses[s] = losses[s] + alpha / len(teachers) * co
+            if gamma > 0:
+                x, y = (torch.relu(s_map), torch.relu(t_map)) if option("adm.feat_form") == "relu" else (s_map, t_map)
+                share = 1 if option("adm.feat") == "last" else 0.5
+                losses[s] = losses[s] + gamma * share / len(teachers) * ((x - y) ** 2).mean()
+            if beta > 0:
+                losses[t] = losses[t] + beta / len(students) * F.cross_entropy(logits(t, t_di), case.y)
+    return losses
+
+
+def adm(case, option):
+    return adm_terms(case, option, dml(case, option))
+
+
+def kd_with_adm(case, option):
+    losses = kd(case, option)
+    return adm_terms(case, option, losses, frozen=case.frozen)
+
+
+# --- what each method is given ------------------------------------------------------------------------------------------------
+
+def pick(*values):
+    return lambda rng, case: values[rng.integers(len(values))]
+
+
+def between(low, high):
+    return lambda rng, case: round(float(rng.uniform(low, high)), 3)
+
+
+def roles(rng, case):
+    number = int(rng.integers(1, case.m))
+    return ",".join(str(t) for t in sorted(rng.choice(case.m, number, replace=False)))
+
+
+KDCL = {"kdcl.T": between(0.5, 5), "kdcl.lambda": between(0, 3)}
+ADM = {"adm.alpha": between(0.01, 2), "adm.beta": between(0.01, 2), "adm.gamma": between(0, 2), "adm.T": between(0.5, 4),
+       "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu"),
+       "adm.preact": pick(True, False), "adm.teachers": roles}
+DML = {"dml.norm": pick("mean", "sum"), "dml.T": between(0.5, 5), "dml.lambda": between(0, 3)}
+METHODS = {
+    "independent": dict(losses=independent, options={}),
+    "kd": dict(losses=kd, options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6)}),
+    "dml": dict(losses=dml, options=DML),
+    "kdcl-naive": dict(losses=kdcl_naive, options={**KDCL, "naive.scope": pick("sample", "batch")}),
+    "kdcl-minlogit": dict(losses=kdcl_minlogit, options=KDCL),
+    "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
+                        options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
+                                 "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
+    "adm": dict(losses=adm, maps=True, classifiers=True, options={**DML, **ADM}),
+    "kd+adm": dict(losses=kd_with_adm, maps=True, classifiers=True, add="adm",
+                   options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6),
+                            **{k: v for k, v in ADM.items() if k != "adm.teachers"}, "adm.gamma": between(0.1, 2)}),
+}
+
+
+class Case:
+    def __init__(self, rng, spec):
+        self.m = int(rng.integers(2, 6))
+        self.members = list(range(self.m))
+        self.rows = int(rng.integers(1, 20))
+        self.classes = int(np.exp(rng.uniform(np.log(2), np.log(1001))))
+        self.frozen = set()
+        self.answer = None
+        scale = float(np.exp(rng.uniform(np.log(0.1), np.log(8))))
+        leaf = lambda *shape, size=1.0: torch.tensor(size * rng.standard_normal(shape), requires_grad=True)
+        self.z = [leaf(self.rows, self.classes, size=scale) for _ in self.members]
+        self.y = torch.tensor(rng.integers(self.classes, size=self.rows))
+        self.f, self.w, self.b = [], [], []
+        if spec.get("maps"):
+            # Sides are a power of two times one odd number: the larger map is a whole multiple of the smaller.
+            odd = int(rng.integers(1, 4))
+            for _ in self.members:
+                channels, side = int(rng.integers(1, 20)), odd * 2 ** int(rng.integers(0, 3))
+                self.f.append(leaf(self.rows, channels, side, side))
+        if spec.get("classifiers"):
+            self.w = [leaf(self.classes, f.shape[1]) for f in self.f]
+            self.b = [leaf(self.classes) for _ in self.f]
+        self.parameters = {}
+
+    def arrays(self):
+        named = {"labels": self.y.numpy()}
+        for name, list_ in (("logits", self.z), ("features", self.f), ("weight", self.w), ("bias", self.b)):
+            for k, value in enumerate(list_):
+                named[f"{name}_{k}"] = value.detach().numpy()
+        return named
+
+    def parameter(self, member, name):
+        """The method's own tensor with the values that Cohort drew, or None."""
+        key = f"{member}.{name}"
+        if f"parameter_{key}" not in self.answer:
+            return None
+        if key not in self.parameters:
+            self.parameters[key] = torch.tensor(self.answer[f"parameter_{key}"], requires_grad=True)
+        return self.parameters[key]
+
+
+def run_cohort(binary, method, add, options, arrays, folder):
+    source, result = os.path.join(folder, "in.npz"), os.path.join(folder, "out.npz")
+    np.savez(source, **arrays)
+    command = [binary, "loss", "--method", method, "--in", source, "--out", result]
+    if add:
+        command += ["--add", add]
+    for key, value in options.items():
+        command += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(" ".join(command) + "\n" + done.stderr)
+    with np.load(result) as file:
+        return {name: file[name] for name in file.files}
+
+
+def difference(ours, theirs):
+    theirs = np.zeros_like(ours) if theirs is None else theirs
+    scale = max(np.abs(theirs).max(), np.abs(ours).max(), 1e-300)
+    return float(np.abs(ours - theirs).max() / max(scale, 1e-12))
+
+
+def check(binary, name, spec, rng, folder):
+    """The worst relative difference of one case, and where."""
+    case = Case(rng, spec)
+    options = {**spec.get("fixed", {}), **{key: draw(rng, case) for key, draw in spec["options"].items()}}
+    case.answer = run_cohort(binary, name.split("+")[0], spec.get("add"), options, case.arrays(), folder)
+    defaults = {"adm.teachers": 0}
+    losses = spec["losses"](case, lambda key: options.get(key, defaults.get(key)))
+    sum(loss for k, loss in enumerate(losses) if k not in case.frozen).backward()
+    worst = (0.0, "")
+    expected = {f"loss_{k}": loss.detach().numpy() for k, loss in enumerate(losses)}
+    for label, list_ in (("logits", case.z), ("features", case.f), ("weight", case.w), ("bias", case.b)):
+        for k, value in enumerate(list_):
+            untouched = value.grad is None or k in case.frozen
+            expected[f"grad_{label}_{k}"] = np.zeros(value.shape) if untouched else value.grad.numpy()
+    for key, value in case.parameters.items():
+        expected[f"grad_parameter_{key}"] = np.zeros(value.shape) if value.grad is None else value.grad.numpy()
+    for key, value in expected.items():
+        if key not in case.answer:
+            return (float("inf"), f"{key} is missing")
+        worst = max(worst, (difference(case.answer[key], value), f"{key} {options} M={case.m} B={case.rows} C={case.classes}"))
+    return worst
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohort", required=True)
+    parser.add_argument("--cases", type=int, default=50)
+    parser.add_argument("--only", default="", help="a method")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        for name, spec in METHODS.items():
+            if args.only not in ("", name):
+                continue
+            rng = np.random.default_rng(args.seed)
+            worst = max(check(args.cohort, name, spec, rng, folder) for _ in range(args.cases))
+            good = worst[0] <= TOLERANCE
+            failed = failed or not good
+            print(f"{name:16} {args.cases} cases, worst difference {worst[0]:.1e}{'' if good else '  WRONG: ' + worst[1]}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
