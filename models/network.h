@@ -9,6 +9,7 @@
 
 #include "core/context.h"
 #include "core/parameter.h"
+#include "nn/layers.h"
 
 namespace cohort::models {
 
@@ -39,6 +40,12 @@ struct Outputs {
   std::vector<Tensor> stages;  // f0 (after the stem), f1, ...: the last is what is pooled; after activation
   std::vector<Tensor> stages_pre;  // the same before activation; empty unless asked for
 };
+
+// The next stage of a network, with its map before the activation where there is one.
+inline void keep_stage(Outputs& out, const nn::Activated& map) {
+  out.stages.push_back(map.post);
+  if (!map.pre.empty()) out.stages_pre.push_back(map.pre);
+}
 
 class Network {
  public:

@@ -2,12 +2,15 @@
 
 #include "core/spelling.h"
 #include "models/resnet_cifar.h"
+#include "models/vgg.h"
 #include "models/wide_resnet.h"
 
 namespace cohort::models {
 namespace {
 
 constexpr const char* kResnetPaper = "He et al., Deep residual learning for image recognition, CVPR 2016";
+constexpr const char* kVggPaper =
+    "Simonyan & Zisserman, Very deep convolutional networks for large-scale image recognition, ICLR 2015";
 constexpr const char* kWidePaper = "Zagoruyko & Komodakis, Wide residual networks, BMVC 2016";
 
 ModelInfo resnet(int depth, bool option_a) {
@@ -36,6 +39,13 @@ ModelInfo wide(int depth, int widen) {
       [=](int classes, const InputShape& input) { return make_wide_resnet(name, classes, input, config); }};
 }
 
+ModelInfo vgg(int depth) {
+  const std::string name = "vgg" + std::to_string(depth);
+  const VggConfig config{.layers_per_block = (depth - 3) / 5};
+  return {name, "CIFAR VGG-" + std::to_string(depth) + " with batch normalisation", kVggPaper,
+          [=](int classes, const InputShape& input) { return make_vgg(name, classes, input, config); }};
+}
+
 std::vector<ModelInfo> all_models() {
   std::vector<ModelInfo> models;
   for (const int depth : {8, 14, 20, 32, 44, 56, 110, 152}) models.push_back(resnet(depth, false));
@@ -44,6 +54,7 @@ std::vector<ModelInfo> all_models() {
   for (const auto& [depth, widen] : {std::pair{16, 2}, {16, 10}, {28, 10}, {28, 12}, {40, 1}, {40, 2}}) {
     models.push_back(wide(depth, widen));
   }
+  for (const int depth : {8, 13}) models.push_back(vgg(depth));
   return models;
 }
 

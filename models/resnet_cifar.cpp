@@ -9,7 +9,7 @@
 namespace cohort::models {
 namespace {
 
-// relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)); the last ReLU is fused unless its input is wanted.
+// relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
 class BasicBlock {
  public:
   BasicBlock(ParameterSet& p, const std::string& name, int in, int out, int stride, bool option_a)
@@ -29,17 +29,13 @@ class BasicBlock {
     }
   }
 
-  // `pre`, when asked for, receives the sum before the last ReLU.
-  Tensor forward(Context& ctx, const Tensor& x, bool training, Tensor* pre) const {
+  nn::Activated forward(Context& ctx, const Tensor& x, bool training, bool keep_pre) const {
     Tensor shortcut = x;
     if (shortcut_a_) shortcut = ops::shortcut_a(ctx, x, stride_, out_);
     if (shortcut_conv_)
       shortcut = shortcut_bn_->forward(ctx, shortcut_conv_->forward(ctx, x), {.training = training});
     const Tensor h = bn1_.forward(ctx, conv1_.forward(ctx, x), {.training = training, .relu = true});
-    const Tensor y = conv2_.forward(ctx, h);
-    if (pre == nullptr) return bn2_.forward(ctx, y, {.training = training, .relu = true}, shortcut);
-    *pre = bn2_.forward(ctx, y, {.training = training}, shortcut);
-    return ops::relu(ctx, *pre);
+    return nn::activate(ctx, bn2_, conv2_.forward(ctx, h), training, keep_pre, shortcut);
   }
 
  private:
@@ -75,24 +71,16 @@ class ResnetCifar final : public Network {
 
   Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
     Outputs out;
-    Tensor x = conv1_.forward(ctx, input);
-    if (options.preactivation) {
-      out.stages_pre.push_back(bn1_.forward(ctx, x, {.training = options.training}));
-      x = ops::relu(ctx, out.stages_pre.back());
-    } else {
-      x = bn1_.forward(ctx, x, {.training = options.training, .relu = true});
-    }
-    out.stages.push_back(x);
+    nn::Activated x =
+        nn::activate(ctx, bn1_, conv1_.forward(ctx, input), options.training, options.preactivation);
+    keep_stage(out, x);
     for (const auto& stage : blocks_) {
       for (const BasicBlock& block : stage) {
-        const bool want_pre = options.preactivation && &block == &stage.back();
-        Tensor pre;
-        x = block.forward(ctx, x, options.training, want_pre ? &pre : nullptr);
-        if (want_pre) out.stages_pre.push_back(pre);
+        x = block.forward(ctx, x.post, options.training, options.preactivation && &block == &stage.back());
       }
-      out.stages.push_back(x);
+      keep_stage(out, x);
     }
-    out.pooled = ops::global_avg_pool(ctx, x);
+    out.pooled = ops::global_avg_pool(ctx, x.post);
     out.logits = fc_->forward(ctx, out.pooled);
     out.classifier = {fc_->weight().compute, fc_->bias().compute};
     return out;

@@ -10,18 +10,6 @@
 namespace cohort::models {
 namespace {
 
-// relu(bn(x)) with the map before the ReLU when it is wanted.
-struct Activated {
-  Tensor pre, post;
-};
-
-Activated activate(Context& ctx, const nn::BatchNorm2d& bn, const Tensor& x, const ForwardOptions& options,
-                   bool keep_pre) {
-  if (!keep_pre) return {{}, bn.forward(ctx, x, {.training = options.training, .relu = true})};
-  const Tensor pre = bn.forward(ctx, x, {.training = options.training});
-  return {pre, ops::relu(ctx, pre)};
-}
-
 class Block {
  public:
   Block(ParameterSet& p, const std::string& name, int in, int out, int stride)
@@ -36,8 +24,10 @@ class Block {
   }
 
   // `activated`, when asked for, receives the block's activated input.
-  Tensor forward(Context& ctx, const Tensor& x, const ForwardOptions& options, Activated* activated) const {
-    const Activated a = activate(ctx, bn1_, x, options, activated != nullptr && options.preactivation);
+  Tensor forward(Context& ctx, const Tensor& x, const ForwardOptions& options,
+                 nn::Activated* activated) const {
+    const bool keep_pre = activated != nullptr && options.preactivation;
+    const nn::Activated a = nn::activate(ctx, bn1_, x, options.training, keep_pre);
     if (activated != nullptr) *activated = a;
     const Tensor h =
         bn2_.forward(ctx, conv1_.forward(ctx, a.post), {.training = options.training, .relu = true});
@@ -67,25 +57,21 @@ class WideResnet final : public Network {
       }
     }
     bn1_.emplace(parameters_, "bn1", in);
-    fc_.emplace(parameters_, "fc", in, num_classes, /*zero_bias=*/true);
+    fc_.emplace(parameters_, "fc", in, num_classes, nn::LinearInit::kZeroBias);
   }
 
   Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
     Outputs out;
-    const auto keep = [&](const Activated& a) {
-      out.stages.push_back(a.post);
-      if (options.preactivation) out.stages_pre.push_back(a.pre);
-    };
     Tensor x = conv1_.forward(ctx, input);
     for (const auto& group : groups_) {
       for (const Block& block : group) {
         const bool first = &block == &group.front();
-        Activated activated;
+        nn::Activated activated;
         x = block.forward(ctx, x, options, first ? &activated : nullptr);
-        if (first) keep(activated);
+        if (first) keep_stage(out, activated);
       }
     }
-    keep(activate(ctx, *bn1_, x, options, options.preactivation));
+    keep_stage(out, nn::activate(ctx, *bn1_, x, options.training, options.preactivation));
     out.pooled = ops::global_avg_pool(ctx, out.stages.back());
     out.logits = fc_->forward(ctx, out.pooled);
     out.classifier = {fc_->weight().compute, fc_->bias().compute};

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/ops/linear.h"
+#include "core/ops/pointwise.h"
 
 namespace cohort::nn {
 
@@ -11,13 +12,14 @@ Conv2d::Conv2d(ParameterSet& parameters, const std::string& name, std::int64_t i
     : name_(name), options_(options) {
   const std::int64_t window = std::int64_t{options.kernel} * options.kernel;
   const std::int64_t fan_in = window * in / options.groups;
-  const std::int64_t fan = options.init == ConvInit::kKaimingFanOut ? window * out / options.groups : fan_in;
+  const std::int64_t fan = options.init == ConvInit::kKaimingFanOut ? window * out : fan_in;
+  const Initializer uniform{Initializer::Kind::kUniform, 1.0 / std::sqrt(static_cast<double>(fan_in))};
+  const Initializer normal{Initializer::Kind::kNormal, std::sqrt(2.0 / static_cast<double>(fan))};
   weight_ = parameters.add(name + ".weight", {out, options.kernel, options.kernel, in / options.groups},
-                           ParameterKind::kConv,
-                           {Initializer::Kind::kNormal, std::sqrt(2.0 / static_cast<double>(fan))});
+                           ParameterKind::kConv, options.init == ConvInit::kPyTorch ? uniform : normal);
   if (options.bias) {
     bias_ = parameters.add(name + ".bias", {out}, ParameterKind::kVector,
-                           {Initializer::Kind::kUniform, 1.0 / std::sqrt(static_cast<double>(fan_in))});
+                           options.zero_bias ? Initializer{} : uniform);
   }
 }
 
@@ -76,14 +78,22 @@ Tensor BatchNorm2d::forward(Context& ctx, const Tensor& x, const Options& option
   return y;
 }
 
+Activated activate(Context& ctx, const BatchNorm2d& bn, const Tensor& x, bool training, bool keep_pre,
+                   const Tensor& residual) {
+  if (!keep_pre) return {{}, bn.forward(ctx, x, {.training = training, .relu = true}, residual)};
+  const Tensor pre = bn.forward(ctx, x, {.training = training}, residual);
+  return {pre, ops::relu(ctx, pre)};
+}
+
 Linear::Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
-               bool zero_bias)
+               LinearInit init)
     : name_(name) {
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in));
+  const Initializer uniform{Initializer::Kind::kUniform, 1.0 / std::sqrt(static_cast<double>(in))};
+  const Initializer normal{Initializer::Kind::kNormal, 0.01};
   weight_ = parameters.add(name + ".weight", {out, in}, ParameterKind::kLinearWeight,
-                           {Initializer::Kind::kUniform, bound});
+                           init == LinearInit::kNormal ? normal : uniform);
   bias_ = parameters.add(name + ".bias", {out}, ParameterKind::kVector,
-                         {Initializer::Kind::kUniform, zero_bias ? 0.0 : bound});
+                         init == LinearInit::kPyTorch ? uniform : Initializer{});
 }
 
 Tensor Linear::forward(Context& ctx, const Tensor& x) const {

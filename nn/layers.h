@@ -12,8 +12,9 @@ namespace cohort::nn {
 
 // How the weights of a convolution start. Source: He et al., "Delving deep into rectifiers", ICCV 2015.
 enum class ConvInit {
-  kKaimingFanOut,  // N(0, 2 / (kh kw K)), the CIFAR ResNets and WRNs of the distillation codes
-  kKaimingFanIn    // N(0, 2 / (kh kw C))
+  kKaimingFanOut,  // N(0, 2 / (kh kw K)) whatever the groups, as the CIFAR networks of the distillation codes
+  kKaimingFanIn,   // N(0, 2 / (kh kw C/groups))
+  kPyTorch         // U(-1/sqrt(fan in), 1/sqrt(fan in)), PyTorch's default; fan in = kh kw C/groups
 };
 
 // y = conv(x, weight) (+ bias). x: (N, H, W, C), weight: (K, kh, kw, C/groups), y: (N, H', W', K).
@@ -25,7 +26,8 @@ class Conv2d {
     int padding = 1;
     int dilation = 1;
     int groups = 1;
-    bool bias = false;  // starts from U(-1/sqrt(fan in), 1/sqrt(fan in)) as in PyTorch
+    bool bias = false;
+    bool zero_bias = false;  // else it starts from U(-1/sqrt(fan in), 1/sqrt(fan in)), PyTorch's default
     ConvInit init = ConvInit::kKaimingFanOut;
   };
   Conv2d(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
@@ -60,12 +62,27 @@ class BatchNorm2d {
   Buffer* running_var_;
 };
 
-// y = x weight^T + bias. x: (N, C), weight: (K, C), y: (N, K) in accumulator dtype. Weight and bias start
-// from U(-1/sqrt(C), 1/sqrt(C)), PyTorch's default; `zero_bias` as in the WRN codes.
+// A map after its ReLU, and before it where that was asked for.
+struct Activated {
+  Tensor pre, post;
+};
+
+// relu(bn(x) + residual), fused unless `keep_pre` asks for the ReLU's input.
+Activated activate(Context& ctx, const BatchNorm2d& bn, const Tensor& x, bool training, bool keep_pre,
+                   const Tensor& residual = {});
+
+// How a linear layer starts.
+enum class LinearInit {
+  kPyTorch,   // weight and bias U(-1/sqrt(C), 1/sqrt(C))
+  kZeroBias,  // that weight, bias 0: the WRN codes
+  kNormal     // weight N(0, 0.01^2), bias 0: the VGG and MobileNetV2 codes
+};
+
+// y = x weight^T + bias. x: (N, C), weight: (K, C), y: (N, K) in accumulator dtype.
 class Linear {
  public:
   Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
-         bool zero_bias = false);
+         LinearInit init = LinearInit::kPyTorch);
 
   Tensor forward(Context& ctx, const Tensor& x) const;
   const Parameter& weight() const { return *weight_; }

@@ -22,6 +22,8 @@ std::vector<Shape> wrn(std::int64_t k) {
   return {{32, 32, 16}, {32, 32, 16 * k}, {16, 16, 32 * k}, {8, 8, 64 * k}};
 }
 
+const std::vector<Shape> kVgg = {{32, 32, 64}, {16, 16, 128}, {8, 8, 256}, {4, 4, 512}, {4, 4, 512}};
+
 class Counts : public testing::TestWithParam<Row> {};
 
 TEST_P(Counts, MatchTheTable) {
@@ -62,7 +64,33 @@ INSTANTIATE_TEST_SUITE_P(Cifar, Counts,
                                          Row{"wrn_28_10", 36479194, 36536884, 5243, 0, wrn(10)},
                                          Row{"wrn_28_12", 52517850, 52587060, 7544, 0, wrn(12)},
                                          Row{"wrn_40_1", 563930, 569780, 83.29, 0, wrn(1)},
-                                         Row{"wrn_40_2", 2243546, 2255156, 327.61, 227, wrn(2)}),
+                                         Row{"wrn_40_2", 2243546, 2255156, 327.61, 227, wrn(2)},
+                                         Row{"vgg8", 3918858, 3965028, 96.19, 37, kVgg},
+                                         Row{"vgg13", 9416010, 9462180, 284.94, 72, kVgg}),
+                         [](const auto& p) { return std::string(p.param.name); });
+
+// What the option to decay neither norms nor biases leaves out, at 100 classes (specification, 5.5).
+struct NormsAndBiases {
+  const char* name;
+  std::int64_t count;
+};
+
+class Undecayed : public testing::TestWithParam<NormsAndBiases> {};
+
+TEST_P(Undecayed, MatchTheTable) {
+  std::int64_t count = 0;
+  const auto network = make_network(GetParam().name, 100);
+  for (const Parameter& p : network->parameters().parameters()) {
+    if (p.kind == ParameterKind::kVector) count += p.shape.count();
+  }
+  EXPECT_EQ(count, GetParam().count);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cifar, Undecayed,
+                         testing::Values(NormsAndBiases{"resnet8x4", 2852},
+                                         NormsAndBiases{"resnet32x4", 10020},
+                                         NormsAndBiases{"wrn_16_2", 1924}, NormsAndBiases{"vgg8", 4516},
+                                         NormsAndBiases{"vgg13", 8932}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 TEST(Registry, NamesTheNearestModel) {

@@ -1,0 +1,66 @@
+#include "models/vgg.h"
+
+#include <array>
+#include <optional>
+
+#include "core/ops/pool.h"
+
+namespace cohort::models {
+namespace {
+
+struct Layer {
+  nn::Conv2d conv;
+  nn::BatchNorm2d bn;
+
+  Layer(ParameterSet& p, const std::string& block, int index, int in, int out)
+      : conv(p, block + std::to_string(3 * index), in, out, {.bias = true, .zero_bias = true}),
+        bn(p, block + std::to_string(3 * index + 1), out) {}
+};
+
+class Vgg final : public Network {
+ public:
+  Vgg(const std::string& name, int num_classes, const InputShape& input, const VggConfig& config)
+      : Network(name, num_classes, input) {
+    constexpr std::array<int, 5> kWidths = {64, 128, 256, 512, 512};
+    int in = input.channels;
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+      const std::string block = "block" + std::to_string(b) + ".";
+      for (int i = 0; i < config.layers_per_block; ++i) {
+        blocks_[b].emplace_back(parameters_, block, i, in, kWidths[b]);
+        in = kWidths[b];
+      }
+    }
+    classifier_.emplace(parameters_, "classifier", in, num_classes, nn::LinearInit::kNormal);
+  }
+
+  Outputs forward(Context& ctx, const Tensor& input_map, const ForwardOptions& options) const override {
+    Outputs out;
+    const std::size_t num_pools = input().height == 64 ? 4 : 3;
+    nn::Activated x{{}, input_map};
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+      for (const Layer& layer : blocks_[b]) {
+        const bool keep_pre = options.preactivation && &layer == &blocks_[b].back();
+        x = nn::activate(ctx, layer.bn, layer.conv.forward(ctx, x.post), options.training, keep_pre);
+      }
+      keep_stage(out, x);
+      if (b < num_pools) x.post = ops::max_pool(ctx, x.post, {.size = 2, .stride = 2});
+    }
+    out.pooled = ops::global_avg_pool(ctx, x.post);
+    out.logits = classifier_->forward(ctx, out.pooled);
+    out.classifier = {classifier_->weight().compute, classifier_->bias().compute};
+    return out;
+  }
+
+ private:
+  std::array<std::vector<Layer>, 5> blocks_;
+  std::optional<nn::Linear> classifier_;
+};
+
+}  // namespace
+
+std::unique_ptr<Network> make_vgg(const std::string& name, int num_classes, const InputShape& input,
+                                  const VggConfig& config) {
+  return std::make_unique<Vgg>(name, num_classes, input, config);
+}
+
+}  // namespace cohort::models
