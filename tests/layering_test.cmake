@@ -2,7 +2,8 @@
 #   - an include points downward only:  tools -> distill -> models -> nn -> core -> kernels;  data -> core, kernels
 #   - kernel headers include no CUDA header (kernels/cuda/ may)
 #   - no source file above 600 lines
-#   - every kernel header has a test of its name, and some bench includes it (or it is listed below with the reason)
+#   - every kernel header has a test of its name, and some bench includes it (or it is listed below with the reason); a stem with
+#     a *_cuda.cu is an operation, and never excepted: its bench measures it on a GPU too (bench/support/device_bench.h)
 cmake_minimum_required(VERSION 3.25)
 set(may_include_kernels kernels)
 set(may_include_core core kernels)
@@ -12,11 +13,9 @@ set(may_include_distill distill models nn core kernels)
 set(may_include_data data core kernels)
 set(may_include_tools tools distill models nn core kernels data)
 
-# memory, branch, devices, readback: not operations; *_math, pool_axis: inline code that both devices share; loss_select, step_feed, step_record: read
-# a few hundred numbers, nothing to measure; permutation, append_rows: outside of steps.
+# memory, branch, devices, readback: not operations; *_math, pool_axis: inline code that both devices share.
 set(no_kernel_test memory branch devices readback augment_math perturb_math pool_axis permutation_math step_record_math)
-set(no_kernel_bench memory branch devices readback append_rows augment_math perturb_math pool_axis loss_select permutation permutation_math step_feed step_record
-    step_record_math)
+set(no_kernel_bench ${no_kernel_test})
 
 set(failures "")
 macro(fail text)
@@ -51,6 +50,21 @@ foreach(header IN LISTS kernel_headers)
   endif()
   if(NOT stem IN_LIST no_kernel_bench AND NOT "#include \"kernels/${header}\"" IN_LIST benched)
     fail("kernels/${header}: no bench/kernels/*_bench.cpp includes it")
+  endif()
+endforeach()
+file(GLOB device_sources RELATIVE ${SOURCE_DIR}/kernels ${SOURCE_DIR}/kernels/*_cuda.cu)
+foreach(source IN LISTS device_sources)
+  string(REPLACE "_cuda.cu" "" stem ${source})
+  set(measured FALSE)
+  foreach(bench IN LISTS benches)
+    file(STRINGS ${bench} uses REGEX "^#include \"(kernels/${stem}|bench/support/device_bench)\\.h\"")
+    list(LENGTH uses count)
+    if(count EQUAL 2)
+      set(measured TRUE)
+    endif()
+  endforeach()
+  if(NOT measured)
+    fail("kernels/${source}: no bench/kernels/*_bench.cpp measures ${stem} on a GPU")
   endif()
 endforeach()
 file(GLOB_RECURSE kernel_headers RELATIVE ${SOURCE_DIR} ${SOURCE_DIR}/kernels/*.h)

@@ -5,9 +5,11 @@
 #   gpu_check.sh RESULTS                            on a GPU
 #   tools/gpu_check.sh --emulated BUILD RESULTS     for example build/release: emulated device, PyTorch on the CPU if it is there
 #
-# Writes RESULTS/summary.md (one line per step), RESULTS/results.json (all figures), RESULTS/log.txt (all output) and
-# RESULTS/conformance.txt (what the intrinsics answered; compare with the emulator's). A step that fails or runs out of its time
-# is reported and the others go on; the exit status is 1 if any check failed. A figure without a GPU means nothing.
+# Writes RESULTS/summary.md (one line per step), RESULTS/results.json (figures of steps and peers), RESULTS/kernels.json (the
+# kernels' benches), RESULTS/log.txt (all output) and RESULTS/conformance.txt (what the intrinsics answered; compare with the
+# emulator's). A step that fails or runs out of its time is reported and the others go on. A figure without a GPU means nothing.
+#
+# Exit status: 0 every check passed, 1 one failed, 2 wrong usage, 77 no usable GPU here, but every binary starts and says so.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 emulated=0
@@ -73,9 +75,9 @@ step() {
   echo "| $name | $result${figure:+: $figure} | $((SECONDS - start)) |" | tee -a "$summary"
 }
 
-device=cuda suffix=_gpu_tests only='*cuda*:*Device*'
+device=cuda suffix=_gpu_tests only='*cuda*:*Device*' kernel_bench=cohort_bench
 if ((emulated)); then
-  device=cpu suffix=_tests only='*emulated*:*Device*'
+  device=cpu suffix=_tests only='*emulated*:*Device*' kernel_bench=cohort_bench_emulated
 fi
 
 tests() { "$bin/$1$suffix" --gtest_brief=1 --gtest_filter="$only${2:+-$2}"; }
@@ -108,6 +110,24 @@ print(f"= {record['median_ms']:.3f} ms, {record['images_per_second']:.0f} images
 PY
 }
 
+kernel_benches() {  # every kernel against its byte formula
+  "$bin/$kernel_bench" --benchmark_filter=cuda --benchmark_out="$results/kernels.json" --benchmark_out_format=json || return 1
+  [[ -n $python ]] || { echo "= in kernels.json"; return 0; }
+  "$python" - "$results/kernels.json" <<'PY'
+import json, sys
+runs = json.load(open(sys.argv[1]))["benchmarks"]
+failed = [r["name"] for r in runs if r.get("error_message", "").startswith("failed")]
+measured = [r for r in runs if not r.get("error_occurred")]
+aimed = [r for r in measured if "target_us" in r]
+missed = [r for r in aimed if r["median_us"] > r["target_us"]]
+for r in missed:
+    print(f"missed: {r['name']}: {r['median_us']:.2f} us, aim {r['target_us']:.2f}")
+copies = [r["GB/s"] for r in measured if r["name"].startswith("copy/")]
+print(f"= {len(measured)} measured, copy {max(copies, default=0):.0f} GB/s, {len(aimed) - len(missed)} of {len(aimed)} targets met, {len(failed)} failed")
+sys.exit(1 if failed else 0)
+PY
+}
+
 peer() {  # a script of bench/peers; its JSON lines are kept
   local script=$1
   shift
@@ -117,8 +137,20 @@ peer() {  # a script of bench/peers; its JSON lines are kept
   grep '^{' "$work/peer" >> "$work/figures.jsonl"
   return "$status"
 }
-export -f tests sanitize repeats bench peer
-export bin suffix only device work python peers
+export -f tests sanitize repeats bench kernel_benches peer
+export bin suffix only device work python peers results kernel_bench
+
+if ((!emulated)) && "$bin/cohort" doctor 2>&1 | grep -q ' no device: '; then
+  step "cohort starts" 20 "$bin/cohort" doctor
+  for name in kernels core ops distill; do
+    step "$name$suffix starts" 60 bash -c "tests $name"
+  done
+  step "simt_conformance_device starts" 20 "$bin/simt_conformance_device" --gtest_brief=1
+  step "$kernel_bench starts" 60 "$bin/$kernel_bench" --benchmark_filter=cuda
+  { echo; echo "**no GPU here: nothing was checked**; $failures of the binaries do not run"; } | tee -a "$summary"
+  ((failures == 0)) && exit 77
+  exit 1
+fi
 
 if ((emulated)); then
   step "conformance of the emulator" 60 env SIMT_GOLDEN="$results/conformance.txt" "$bin/simt_tests_plain" --gtest_brief=1 --gtest_filter='*onform*'
@@ -143,11 +175,13 @@ if ((!emulated)); then
   step "resnet32 x1 bf16" 30 bash -c "bench --method independent $net --batch-size 128 --steps $steps --warmup 50 --precision bf16"
   step "resnet32 x3 dml bf16" 30 bash -c "bench --method dml $net $net $net --batch-size 128 --steps $steps --warmup 50 --precision bf16"
   step "resnet32 + wrn_16_2 dml bf16" 30 bash -c "bench --method dml $net --net wrn_16_2 --batch-size 128 --steps $steps --warmup 50 --precision bf16"
+  step "kernels: time against bytes" 150 bash -c kernel_benches
   step "peer: eager and captured steps" 120 bash -c 'peer gpu_step.py --peer eager,graph --steps 1000'
   step "peer: losses" 60 bash -c 'peer gpu_losses.py --rows 128,8192 --members 2'
   step "peer: features, images, optimiser" 45 bash -c 'peer gpu_kernels.py'
 else
   step "2 repeats" 90 bash -c 'repeats 2'
+  step "kernels: time against bytes" 150 bash -c kernel_benches
   step "resnet8 x2 dml" 60 bash -c 'bench --method dml --net resnet8 --net resnet8 --batch-size 8 --steps 2 --warmup 1'
   step "peer: eager step" 90 bash -c 'peer gpu_step.py --device cpu --peer eager --models resnet8,resnet8 --batch 4 --steps 2 --warmup 1'
   step "peer: losses" 60 env TRITON_INTERPRET=1 bash -c 'peer gpu_losses.py --device cpu --rows 8 --classes 10 --members 2'

@@ -11,11 +11,11 @@ pack=${1:-build/gpu_pack}
 limit_mib=60
 
 cmake --preset release -DCOHORT_CUDA=ON
-cmake --build build/release --target cohort gpu_tests simt_conformance_device
+cmake --build build/release --target cohort gpu_tests cohort_bench simt_conformance_device
 
 rm -rf "$pack"
 mkdir -p "$pack/bin" "$pack/lib" "$pack/peers"
-for binary in cohort kernels_gpu_tests core_gpu_tests ops_gpu_tests distill_gpu_tests simt_conformance_device; do
+for binary in cohort cohort_bench kernels_gpu_tests core_gpu_tests ops_gpu_tests distill_gpu_tests simt_conformance_device; do
   strip -o "$pack/bin/$binary" "build/release/bin/$binary"
 done
 # Everything a binary loads but the C library's own parts, which must match the target's kernel and loader.

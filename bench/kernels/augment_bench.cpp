@@ -1,76 +1,48 @@
-// A batch of 128 CIFAR images from bytes to normalised floats, for one and for two networks, and each
-// perturbation on it. Bytes from kernels/augment.h and kernels/perturb.h.
+// A batch of 128 images from bytes to normalised numbers, for one and for two networks, alone and as a step
+// does it, with a perturbation. Bytes from kernels/augment.h.
 #include "kernels/augment.h"
 
-#include <benchmark/benchmark.h>
-
-#include <cstddef>
 #include <vector>
 
-#include "kernels/cpu/thread_pool.h"
-#include "kernels/perturb.h"
+#include "bench/support/device_bench.h"
 
 namespace cohort::kernels {
 namespace {
 
-constexpr std::int64_t kBatch = 128, kImages = 4096, kPixels = 3072;
+using bench::Memory;
+using bench::Mode;
 
-CpuStream stream() {
-  static ThreadPool pool;
-  return {&pool};
+template <class T>
+void augment_batch(benchmark::State& state, Mode mode) {
+  constexpr std::int64_t kBatch = bench::scaled(128);
+  const std::int64_t side = state.range(0), members = state.range(1);
+  const std::int64_t images = side > 64 ? 256 : 4096, pixels = side * side * 3;
+  const double bytes = static_cast<double>(members * kBatch * pixels) * (1 + sizeof(T));
+  const double target = members != 1 || sizeof(T) != 2 ? 0 : side > 64 ? 30 : 3.5;
+  bench::measure(state, mode, {.bytes = bytes, .target_us = target}, [&](auto, Memory& memory) {
+    std::vector<void*> batches;
+    for (std::int64_t m = 0; m < members; ++m) batches.push_back(memory.empty<T>(kBatch * pixels));
+    AugmentArgs args{.images = memory.integers<std::uint8_t>(images * pixels, 256),
+                     .indices = memory.integers<std::int32_t>(kBatch, images),
+                     .batch_size = kBatch,
+                     .height = static_cast<int>(side),
+                     .width = static_cast<int>(side),
+                     .dtype = dtype_of<T>(),
+                     .independent = true};
+    return [args, batches](auto stream) {
+      AugmentArgs a = args;
+      a.batches = batches;
+      augment(stream, a);
+    };
+  });
 }
 
-void augment_batch(benchmark::State& state) {
-  const auto members = static_cast<std::size_t>(state.range(0));
-  std::vector<std::uint8_t> images(kImages * kPixels, 100);
-  std::vector<std::int32_t> indices;
-  for (std::int32_t i = 0; i < kBatch; ++i) indices.push_back(i * 31 % static_cast<std::int32_t>(kImages));
-  std::vector<std::vector<float>> batches(members, std::vector<float>(kBatch * kPixels));
-  std::vector<void*> pointers;
-  for (auto& batch : batches) pointers.push_back(batch.data());
-  for (auto _ : state) {
-    augment(stream(), {.images = images.data(),
-                       .indices = indices.data(),
-                       .batches = pointers,
-                       .batch_size = kBatch,
-                       .height = 32,
-                       .width = 32,
-                       .independent = true});
-    benchmark::ClobberMemory();
-  }
-  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(members) * kBatch * kPixels * 5);
+void shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"side", "members"})->Args({32, 1})->Args({32, 2})->Args({224, 1});
 }
-BENCHMARK(augment_batch)->ArgName("members")->Arg(1)->Arg(2)->UseRealTime();
 
-void perturb_batch(benchmark::State& state) {
-  std::vector<float> batch(kBatch * kPixels, 0.1F);
-  std::vector<std::int32_t> labels(kBatch, 1), mixed(4 * kBatch), permutations(3 * kBatch);
-  std::vector<float> weights(4 * kBatch);
-  std::int32_t step = 0, member = 0, operation = 0;
-  void* const pointers[] = {batch.data()};
-  PerturbArgs args{.batches = pointers,
-                   .labels = labels.data(),
-                   .step = &step,
-                   .member = &member,
-                   .operation = &operation,
-                   .mixed_labels = mixed.data(),
-                   .label_weights = weights.data(),
-                   .permutations = permutations.data(),
-                   .batch_size = kBatch,
-                   .height = 32,
-                   .width = 32};
-  args.options.pool[0] = static_cast<PerturbOp>(state.range(0));
-  args.options.pool_size = 1;
-  std::vector<std::byte> workspace(perturb_workspace(args));
-  for (auto _ : state) {
-    perturb_plan(stream(), args, workspace);
-    perturb(stream(), args, workspace);
-    benchmark::ClobberMemory();
-  }
-  state.SetLabel(kPerturbInfos[state.range(0) - 1].name);
-  state.SetBytesProcessed(state.iterations() * 3 * kBatch * kPixels * 4);
-}
-BENCHMARK(perturb_batch)->DenseRange(1, kNumPerturbOps)->UseRealTime();
+[[maybe_unused]] const bool registered = bench::add("augment/f32", &augment_batch<float>, shapes) &&
+                                         bench::add("augment/bf16", &augment_batch<bf16>, shapes);
 
 }  // namespace
 }  // namespace cohort::kernels

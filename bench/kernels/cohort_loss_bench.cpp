@@ -1,125 +1,103 @@
-// The fused cohort loss, mutual learning at T = 1 and T = 3 and with the min-logit target, beside a memcpy of
-// the same logits. Bytes from the formula of kernels/cohort_loss.h; "logits/s" counts every member's.
+// The fused cohort loss: mutual learning at T = 1 and T = 3, the min-logit target, and competitive training's
+// three kernels. Bytes from the formula of kernels/cohort_loss.h: logits read, gradients written.
 #include "kernels/cohort_loss.h"
 
-#include <benchmark/benchmark.h>
-
-#include <cstring>
-#include <random>
-#include <vector>
-
-#include "kernels/cpu/thread_pool.h"
+#include "bench/support/device_bench.h"
+#include "kernels/loss_select.h"
 
 namespace cohort::kernels {
 namespace {
 
-CpuStream stream() {
-  static ThreadPool pool;
-  return {&pool};
-}
+using bench::Memory;
+using bench::Mode;
 
-struct Cohort {
+struct Sizes {
   std::int64_t rows, classes;
   int members;
-  std::vector<std::vector<float>> logits, grad;
-  std::vector<std::int32_t> labels;
-  std::vector<float> kl_weight, target_weight, loss, ce_rows;
-  std::vector<std::byte> scratch;
 
-  explicit Cohort(const benchmark::State& state)
-      : rows(state.range(0)),
+  explicit Sizes(const benchmark::State& state)
+      : rows(bench::scaled(state.range(0))),
         classes(state.range(1)),
-        members(static_cast<int>(state.range(2))),
-        labels(static_cast<std::size_t>(rows)),
-        kl_weight(static_cast<std::size_t>(members * members), 1.0F),
-        target_weight(static_cast<std::size_t>(members), 1.0F),
-        loss(static_cast<std::size_t>(members)),
-        ce_rows(static_cast<std::size_t>(members * rows)) {
-    std::minstd_rand random(1);
-    std::normal_distribution<float> normal(0, 2);
-    for (int m = 0; m < members; ++m) {
-      logits.emplace_back(static_cast<std::size_t>(rows * classes));
-      for (float& z : logits.back()) z = normal(random);
-      grad.emplace_back(logits.back().size());
-    }
-    for (std::int32_t& label : labels) label = static_cast<std::int32_t>(random() % classes);
-  }
+        members(static_cast<int>(state.range(2))) {}
+  double elements() const { return static_cast<double>(rows * classes) * members; }
 
-  double elements() const { return static_cast<double>(rows * classes * members); }
-
-  CohortLossArgs args() {
-    CohortLossArgs a{.shape = {DType::f32, members, rows, classes}};
-    for (int m = 0; m < members; ++m) {
-      a.logits[m] = logits[static_cast<std::size_t>(m)].data();
-      a.grad_logits[m] = grad[static_cast<std::size_t>(m)].data();
-    }
-    a.labels = labels.data();
-    a.loss = loss.data();
-    a.ce_rows = ce_rows.data();
-    scratch.resize(cohort_loss_workspace(stream(), a.shape));
-    return a;
-  }
-
-  void run(benchmark::State& state, const CohortLossArgs& a, double bytes_per_element) {
-    for (auto _ : state) {
-      cohort_loss(stream(), a, scratch);
-      benchmark::ClobberMemory();
-    }
-    const auto n = static_cast<double>(state.iterations());
-    state.counters["logits/s"] = benchmark::Counter(n * elements(), benchmark::Counter::kIsRate);
-    state.SetBytesProcessed(static_cast<std::int64_t>(n * elements() * bytes_per_element));
+  // In a graph a small launch costs its latency; a large one should reach most of 3 TB/s.
+  double target_us(double bytes) const {
+    if (rows == 128 && classes <= 1000) return classes <= 100 ? 4 : 6;
+    if (rows < 8192) return 0;
+    return bytes / ((classes >= 1000 ? 0.88 : 0.80) * 3e12) * 1e6;
   }
 };
 
-void independent(benchmark::State& state) {
-  Cohort c(state);
-  c.run(state, c.args(), 8);
-}
+template <class T, class Stream>
+struct Cohort {
+  CohortLossArgs args;
+  Workspace scratch;
 
-void values_only(benchmark::State& state) {
-  Cohort c(state);
-  CohortLossArgs a = c.args();
-  a.grad_logits = {};
-  c.run(state, a, 4);
-}
-
-void mutual(benchmark::State& state) {
-  Cohort c(state);
-  CohortLossArgs a = c.args();
-  a.kl_weight = c.kl_weight.data();
-  c.run(state, a, 8);
-}
-
-void mutual_t3(benchmark::State& state) {
-  Cohort c(state);
-  CohortLossArgs a = c.args();
-  a.kl_weight = c.kl_weight.data();
-  a.temperature = 3;
-  c.run(state, a, 8);
-}
-
-void min_logit_t2(benchmark::State& state) {
-  Cohort c(state);
-  CohortLossArgs a = c.args();
-  a.target_rule = TargetRule::kMinLogit;
-  a.target_weight = c.target_weight.data();
-  a.temperature = 2;
-  c.run(state, a, 8);
-}
-
-void copy(benchmark::State& state) {
-  Cohort c(state);
-  for (auto _ : state) {
-    for (std::size_t m = 0; m < c.logits.size(); ++m) {
-      std::memcpy(c.grad[m].data(), c.logits[m].data(), c.logits[m].size() * sizeof(float));
+  Cohort(Stream stream, Memory& memory, const Sizes& s, bool gradients)
+      : args{.shape = {dtype_of<T>(), s.members, s.rows, s.classes}} {
+    for (std::size_t m = 0; m < static_cast<std::size_t>(s.members); ++m) {
+      args.logits[m] = memory.normals<T>(s.rows * s.classes, 2);
+      if (gradients) args.grad_logits[m] = memory.empty<T>(s.rows * s.classes);
     }
-    benchmark::ClobberMemory();
+    args.labels = memory.integers<std::int32_t>(s.rows, s.classes);
+    args.loss = memory.empty<float>(s.members);
+    args.ce = memory.empty<float>(s.members);
+    args.ce_rows = memory.empty<float>(s.members * s.rows);
+    scratch = memory.workspace(cohort_loss_workspace(stream, args.shape));
   }
-  state.SetBytesProcessed(
-      static_cast<std::int64_t>(static_cast<double>(state.iterations()) * c.elements() * 8));
+};
+
+enum class Kind { kIndependent, kValues, kMutual, kMutualT3, kMinLogit };
+
+template <class T, Kind kKind>
+void loss(benchmark::State& state, Mode mode) {
+  const Sizes s(state);
+  constexpr bool kGradients = kKind != Kind::kValues;
+  const double bytes = s.elements() * sizeof(T) * (kGradients ? 2 : 1);
+  bench::measure(state, mode, {.bytes = bytes, .target_us = s.target_us(bytes)},
+                 [&]<class Stream>(Stream stream, Memory& memory) {
+                   Cohort<T, Stream> c(stream, memory, s, kGradients);
+                   if (kKind == Kind::kMutual || kKind == Kind::kMutualT3) {
+                     c.args.kl_weight = memory.filled<float>(s.members * s.members, 1);
+                   }
+                   if (kKind == Kind::kMutualT3) c.args.temperature = 3;
+                   if (kKind == Kind::kMinLogit) {
+                     c.args.target_rule = TargetRule::kMinLogit;
+                     c.args.target_weight = memory.filled<float>(s.members, 1);
+                     c.args.temperature = 2;
+                   }
+                   return [c](auto on) { cohort_loss(on, c.args, c.scratch); };
+                 });
 }
 
-void shapes(benchmark::internal::Benchmark* b) {
+// Values, the choice of the teacher, losses and gradients: the logits are read twice.
+template <class T>
+void competitive(benchmark::State& state, Mode mode) {
+  const Sizes s(state);
+  const double bytes = s.elements() * sizeof(T) * 3;
+  bench::measure(state, mode, {.bytes = bytes, .target_us = s.target_us(bytes)},
+                 [&]<class Stream>(Stream stream, Memory& memory) {
+                   Cohort<T, Stream> c(stream, memory, s, true);
+                   CohortLossArgs values = c.args;
+                   values.grad_logits = {};
+                   float* const weights = memory.empty<float>(s.members * s.members);
+                   c.args.kl_weight = weights;
+                   const LossSelectArgs select{.members = s.members,
+                                               .rows = s.rows,
+                                               .ce = c.args.ce,
+                                               .teacher = memory.empty<std::int32_t>(1),
+                                               .kl_weight = weights};
+                   return [c, values, select](auto on) {
+                     cohort_loss(on, values, c.scratch);
+                     loss_select(on, select);
+                     cohort_loss(on, c.args, c.scratch);
+                   };
+                 });
+}
+
+void some_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"rows", "classes", "members"});
   for (const int rows : {128, 1024}) {
     for (const int classes : {100, 1000}) {
       for (const int members : {2, 4}) b->Args({rows, classes, members});
@@ -127,12 +105,23 @@ void shapes(benchmark::internal::Benchmark* b) {
   }
 }
 
-BENCHMARK(independent)->Name("cohort_loss/independent")->Apply(shapes);
-BENCHMARK(values_only)->Name("cohort_loss/values_only")->Apply(shapes);
-BENCHMARK(mutual)->Name("cohort_loss/mutual")->Apply(shapes);
-BENCHMARK(mutual_t3)->Name("cohort_loss/mutual_T3")->Apply(shapes);
-BENCHMARK(min_logit_t2)->Name("cohort_loss/min_logit_T2")->Apply(shapes);
-BENCHMARK(copy)->Name("cohort_loss/memcpy")->Apply(shapes);
+void all_shapes(benchmark::internal::Benchmark* b) {
+  some_shapes(b);
+  for (const int rows : {128, 1024}) {
+    for (const int classes : {100, 1000}) b->Args({rows, classes, 3});
+    for (const int members : {2, 3, 4}) b->Args({rows, 21841, members});
+  }
+  b->Args({8192, 1000, 2})->Args({65536, 100, 2})->Args({65536, 1000, 2});
+}
+
+[[maybe_unused]] const bool registered =
+    bench::add("cohort_loss/independent", &loss<float, Kind::kIndependent>, some_shapes) &&
+    bench::add("cohort_loss/values_only", &loss<float, Kind::kValues>, some_shapes) &&
+    bench::add("cohort_loss/mutual", &loss<float, Kind::kMutual>, all_shapes) &&
+    bench::add("cohort_loss/mutual_bf16", &loss<bf16, Kind::kMutual>, some_shapes) &&
+    bench::add("cohort_loss/mutual_T3", &loss<float, Kind::kMutualT3>, some_shapes) &&
+    bench::add("cohort_loss/min_logit_T2", &loss<float, Kind::kMinLogit>, some_shapes) &&
+    bench::add("cohort_loss/competitive", &competitive<float>, some_shapes);
 
 }  // namespace
 }  // namespace cohort::kernels

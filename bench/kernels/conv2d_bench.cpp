@@ -1,6 +1,8 @@
-// The convolutions of ResNet-32 on CIFAR at batch 128: every layer, pass, dtype and 1 or 2 threads. FLOP from
-// conv2d_flops; the label is the code that ran. The last group is the weighted sum of a whole network:
-// images/s as if convolutions were all of its training.
+// The convolutions of ResNet-32 on CIFAR at batch 128: every layer, pass, dtype and 1 or 2 threads, and on a
+// GPU. FLOP from conv2d_flops; the label is the code that ran. The last group is the weighted sum of a whole
+// network: images/s as if convolutions were all of its training.
+#include "kernels/conv2d.h"
+
 #include <benchmark/benchmark.h>
 
 #include <array>
@@ -8,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/conv2d.h"
+#include "bench/support/device_bench.h"
 #include "kernels/cpu/parallel.h"
 
 namespace cohort::kernels {
@@ -20,7 +22,7 @@ struct Layer {
   int count;  // in ResNet-32
 };
 
-constexpr std::int64_t kBatch = 128;
+constexpr std::int64_t kBatch = bench::scaled(128);
 
 const std::array kLayers = {
     Layer{"stem", {.n = kBatch, .h = 32, .w = 32, .c = 3, .k = 16, .kh = 3, .kw = 3, .padding = 1}, 1},
@@ -136,6 +138,58 @@ void run_network(benchmark::State& state, DType dtype, int threads) {
   state.counters["images"] =
       benchmark::Counter(static_cast<double>(kBatch), benchmark::Counter::kIsIterationInvariantRate);
 }
+
+template <class T>
+void run_on_device(benchmark::State& state, bench::Mode mode, const Conv2dShape& shape, Conv2dPass pass) {
+  bench::measure(
+      state, mode, {.flops = static_cast<double>(conv2d_flops(shape))},
+      [&](auto stream, bench::Memory& memory) {
+        constexpr DType kType = dtype_of<T>();
+        T* const x = memory.normals<T>(shape.num_x(), 0.1);
+        T* const weight = memory.normals<T>(shape.num_weight(), 0.1);
+        T* const y = memory.normals<T>(shape.num_y(), 0.1);
+        float* const grad_weight = memory.empty<float>(shape.num_weight());
+        const Workspace workspace = memory.workspace(conv2d_workspace(stream, shape, kType, pass));
+        state.SetLabel(conv2d_implementation(stream, shape, kType, pass));
+        return [=](auto on) {
+          if (pass == Conv2dPass::kForward) {
+            conv2d_forward(
+                on,
+                {.shape = shape, .dtype = kType, .x = x, .weight = weight, .y = y, .workspace = workspace});
+          } else if (pass == Conv2dPass::kBackwardData) {
+            conv2d_backward_data(on, {.shape = shape,
+                                      .dtype = kType,
+                                      .grad_y = y,
+                                      .weight = weight,
+                                      .grad_x = x,
+                                      .workspace = workspace});
+          } else {
+            conv2d_backward_weights(on, {.shape = shape,
+                                         .dtype = kType,
+                                         .x = x,
+                                         .grad_y = y,
+                                         .grad_weight = grad_weight,
+                                         .workspace = workspace});
+          }
+        };
+      });
+}
+
+[[maybe_unused]] const bool registered_on_device = [] {
+  for (const Layer& layer : kLayers) {
+    for (std::size_t i = 0; i < kPasses.size(); ++i) {
+      if (layer.shape.c == 3 && kPasses[i] == Conv2dPass::kBackwardData) continue;
+      const std::string name = "conv2d/" + std::string(layer.name) + "/" + kPassNames[i];
+      bench::add_on_device(name + "/f32", [&layer, i](benchmark::State& state, bench::Mode mode) {
+        run_on_device<float>(state, mode, layer.shape, kPasses[i]);
+      });
+      bench::add_on_device(name + "/bf16", [&layer, i](benchmark::State& state, bench::Mode mode) {
+        run_on_device<bf16>(state, mode, layer.shape, kPasses[i]);
+      });
+    }
+  }
+  return true;
+}();
 
 [[maybe_unused]] const bool registered = [] {
   for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -1,33 +1,35 @@
-#include <benchmark/benchmark.h>
-
-#include <vector>
-
-#include "kernels/cpu/thread_pool.h"
+// The flat gradient of ResNet-32 (470k) and of WRN-28-10 (36.5M). Bytes from kernels/finite_guard.h.
 #include "kernels/finite_guard.h"
+
+#include "bench/support/device_bench.h"
 
 namespace cohort::kernels {
 namespace {
 
-// The flat gradient of ResNet-32 (470k) and of WRN-28-10 (36.5M).
-void finite_guard_f32(benchmark::State& state) {
-  ThreadPool pool;
-  const std::vector<float> gradient(static_cast<std::size_t>(state.range(0)), 1.0F);
-  const GradientBlock block{gradient.data(), state.range(0), 0};
-  const float loss = 1.0F;
-  const std::int32_t allowed = 1;
-  std::int32_t mask = 0, block_mask = 0;
-  for (auto _ : state) {
-    finite_guard(CpuStream{&pool}, {.dtype = DType::f32,
-                                    .members = 1,
-                                    .blocks = {&block, 1},
-                                    .loss = &loss,
-                                    .allowed = &allowed,
-                                    .mask = &mask,
-                                    .block_mask = &block_mask});
-  }
-  state.SetBytesProcessed(state.iterations() * state.range(0) * 4);
+using bench::Memory;
+using bench::Mode;
+
+void guard(benchmark::State& state, Mode mode) {
+  const std::int64_t count = bench::scaled(state.range(0));
+  bench::measure(state, mode, {.bytes = 4.0 * static_cast<double>(count)}, [&](auto, Memory& memory) {
+    const GradientBlock block{memory.normals<float>(count), count, 0};
+    const float* const loss = memory.filled<float>(1, 1);
+    const std::int32_t* const allowed = memory.filled<std::int32_t>(1, 1);
+    std::int32_t* const mask = memory.empty<std::int32_t>(1);
+    std::int32_t* const block_mask = memory.empty<std::int32_t>(1);
+    return [=](auto stream) {
+      finite_guard(stream, {.members = 1,
+                            .blocks = {&block, 1},
+                            .loss = loss,
+                            .allowed = allowed,
+                            .mask = mask,
+                            .block_mask = block_mask});
+    };
+  });
 }
-BENCHMARK(finite_guard_f32)->Arg(472756)->Arg(36536884)->UseRealTime();
+
+[[maybe_unused]] const bool registered =
+    bench::add("finite_guard", &guard, [](auto* b) { b->ArgName("count")->Arg(472'756)->Arg(36'536'884); });
 
 }  // namespace
 }  // namespace cohort::kernels

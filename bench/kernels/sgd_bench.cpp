@@ -1,35 +1,46 @@
-// One optimiser step of a cohort: two ResNet-32 (466,906 parameters each). Bytes from kernels/sgd.h.
+// One optimiser step of a cohort: two ResNet-32 (466,906 parameters each), and an ImageNet ResNet-18 with a
+// ResNet-34. Bytes from kernels/sgd.h.
 #include "kernels/sgd.h"
-
-#include <benchmark/benchmark.h>
 
 #include <vector>
 
-#include "kernels/cpu/thread_pool.h"
+#include "bench/support/device_bench.h"
 
 namespace cohort::kernels {
 namespace {
 
-void sgd_step(benchmark::State& state) {
-  static ThreadPool pool;
-  constexpr std::size_t kCount = 466'906;
-  const bool shadow = state.range(0) != 0;
-  std::vector<float> p(2 * kCount, 1.0F), g(2 * kCount, 0.01F), v(2 * kCount, 0.0F);
-  std::vector<bf16> s(2 * kCount);
-  std::vector<SgdMember> members;
-  for (std::size_t k = 0; k < 2; ++k) {
-    const std::size_t at = k * kCount;
-    members.push_back(
-        {p.data() + at, g.data() + at, v.data() + at, shadow ? s.data() + at : nullptr, kCount, -1, 5e-4});
-  }
-  const float rates[] = {1e-4F, 1e-4F};
-  for (auto _ : state) {
-    sgd(CpuStream{&pool}, {.members = members, .learning_rate = rates, .nesterov = true});
-    benchmark::ClobberMemory();
-  }
-  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(2 * kCount) * (shadow ? 22 : 20));
+using bench::Memory;
+using bench::Mode;
+
+template <bool kShadow>
+void step(benchmark::State& state, Mode mode) {
+  const std::vector<std::int64_t> counts = {bench::scaled(state.range(0)), bench::scaled(state.range(1))};
+  const auto total = static_cast<double>(counts[0] + counts[1]);
+  const double target = !kShadow ? 0 : total < 1e6 ? 6 : 280;
+  bench::measure(state, mode, {.bytes = total * (kShadow ? 22 : 20), .target_us = target},
+                 [&](auto, Memory& memory) {
+                   std::vector<SgdMember> members;
+                   for (const std::int64_t count : counts) {
+                     members.push_back({.parameter = memory.normals<float>(count),
+                                        .gradient = memory.normals<float>(count, 1e-2),
+                                        .momentum = memory.normals<float>(count, 1e-2),
+                                        .shadow = kShadow ? memory.empty<bf16>(count) : nullptr,
+                                        .count = count,
+                                        .weight_decay = 5e-4});
+                   }
+                   const float* const rates = memory.filled<float>(2, 1e-4);
+                   return [members, rates](auto stream) {
+                     sgd(stream, {.members = members, .learning_rate = rates, .nesterov = true});
+                   };
+                 });
 }
-BENCHMARK(sgd_step)->ArgName("shadow")->Arg(0)->Arg(1)->UseRealTime();
+
+void cohorts(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"a", "b"})->Args({466'906, 466'906})->Args({11'689'512, 21'797'672});
+}
+
+[[maybe_unused]] const bool registered = bench::add("sgd_step/f32", &step<false>, cohorts) &&
+                                         bench::add("sgd_step/f32_and_bf16_copy", &step<true>, cohorts);
 
 }  // namespace
 }  // namespace cohort::kernels

@@ -120,9 +120,10 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   SIMT_ENTER("cudaEventCreateWithFlags");
   auto created = std::make_unique<CUevent_st>();
+  created->timed = (flags & cudaEventDisableTiming) == 0;
   *event = created.get();
   Handles::instance().events[*event] = std::move(created);
   return cudaSuccess;
@@ -144,6 +145,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
     }
   }
   event->recorded = true;
+  event->reached = std::chrono::steady_clock::now();
   event->captured = stream->capture != nullptr;
   event->capture = stream->capture;
   event->capture_marked = stream->capture_tail;
@@ -161,6 +163,23 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   }
   Scheduler::instance().wait_for(event->marked);
   Scheduler::instance().rethrow();
+  event->reached = std::chrono::steady_clock::now();
+  return cudaSuccess;
+}
+
+// The emulator's own time, which says nothing about a device.
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  SIMT_ENTER("cudaEventElapsedTime");
+  for (const cudaEvent_t event : {begin, end}) {
+    if (!Handles::instance().has(event)) return no_event("cudaEventElapsedTime");
+    if (!event->recorded || event->captured || !event->timed) {
+      return Status::instance().violate(
+          cudaErrorInvalidResourceHandle,
+          "cudaEventElapsedTime with an event without timing, or that no stream has recorded");
+    }
+    if (!Scheduler::instance().poll(event->marked)) return cudaErrorNotReady;
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(end->reached - begin->reached).count();
   return cudaSuccess;
 }
 

@@ -203,6 +203,27 @@ TEST_F(FakeRuntime, PollingMakesProgress) {
   EXPECT_EQ(cudaEventDestroy(event), cudaErrorInvalidResourceHandle);
 }
 
+TEST_F(FakeRuntime, ElapsedTimeNeedsTwoReachedEventsWithTiming) {
+  const CudaStream stream = kernels::open_branch(0, 0);
+  const Buffer buffer(2);
+  cudaEvent_t begin = nullptr, end = nullptr, untimed = nullptr;
+  ASSERT_EQ(cudaEventCreateWithFlags(&begin, cudaEventDefault), cudaSuccess);
+  ASSERT_EQ(cudaEventCreateWithFlags(&end, cudaEventDefault), cudaSuccess);
+  ASSERT_EQ(cudaEventCreateWithFlags(&untimed, cudaEventDisableTiming), cudaSuccess);
+  float milliseconds = -1;
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, end), cudaErrorInvalidResourceHandle)
+      << "not recorded";
+  ASSERT_EQ(cudaEventRecord(begin, native(stream)), cudaSuccess);
+  add_one(stream, buffer, buffer + 1);
+  ASSERT_EQ(cudaEventRecord(end, native(stream)), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(untimed, native(stream)), cudaSuccess);
+  ASSERT_EQ(cudaEventSynchronize(end), cudaSuccess);
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, end), cudaSuccess);
+  EXPECT_GT(milliseconds, 0);
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, untimed), cudaErrorInvalidResourceHandle);
+  for (const cudaEvent_t event : {begin, end, untimed}) EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+}
+
 TEST_F(FakeRuntime, ErrorsOfAKernelReachTheNextWait) {
   const CudaStream a = kernels::open_branch(0, 0);
   int runs = 0;

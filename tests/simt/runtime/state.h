@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <set>
@@ -30,6 +31,9 @@ struct CUstream_st {
 
 struct CUevent_st {
   bool recorded = false;
+  bool timed = true;
+  // When it was recorded, or later, when the host last waited for it.
+  std::chrono::steady_clock::time_point reached;
   std::vector<simt::runtime::OperationPtr> marked;
   // Recorded in a capture; `capture` is null when that has ended.
   bool captured = false;
