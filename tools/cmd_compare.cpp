@@ -2,125 +2,67 @@
 
 #include <algorithm>
 
-#include "core/checkpoint_store.h"
 #include "tools/commands.h"
-#include "tools/comparison.h"
+#include "tools/grid.h"
+#include "tools/grid_command.h"
 #include "tools/messages.h"
 #include "tools/option_keys.h"
-#include "tools/run_writer.h"
 #include "tools/text.h"
-#include "tools/train_run.h"
 
 namespace cohort::tools {
 namespace {
 
-int print_comparison(const Arguments& arguments, const std::vector<Json>& summaries) {
-  const std::vector<ComparisonRow> rows = compare_runs(summaries);
-  if (rows.empty()) throw Error(ErrorKind::kInput, "no finished run to compare", "cohort compare RUN...");
-  if (arguments.has("--json")) {
-    print_out(json_text(comparison_json(rows)));
-  } else {
-    print_out(arguments.has("--md") ? comparison_table(rows).markdown() : comparison_table(rows).text());
-  }
-  return 0;
-}
-
 int compare_folders(const Arguments& arguments) {
-  std::vector<Json> summaries;
+  std::vector<LabelledRun> runs;
   for (const std::string& folder : arguments.positionals) {
     const RunRecords run = read_run(system_file_system(), folder);
     if (text_in(run.summary, "status") != "finished") {
       print_warning(fmt::format("'{}' is not finished: left out", printable(folder)));
     }
-    summaries.push_back(run.summary);
+    runs.push_back(labelled(run.summary));
   }
-  return print_comparison(arguments, summaries);
+  return print_comparison(arguments, compare_runs(runs));
 }
 
-bool exists(const std::string& path) {
-  FileInfo info;
-  return find_entry(system_file_system(), path, info, ErrorKind::kOutput);
-}
-
-bool has_checkpoint(const std::string& folder) {
-  const std::string path = join_path(folder, "checkpoints");
-  return exists(path) &&
-         !CheckpointStore(system_file_system(), path, CheckpointAccess::kRead).steps().empty();
-}
-
-// One method with one seed: skipped when it is finished, resumed when it was stopped, started otherwise.
-int train_cell(const Config& config, const std::string& folder, const Arguments& arguments) {
-  TrainRequest request;
-  request.config = config;
-  request.folder = folder;
-  request.command = arguments.words;
-  request.answer = TrainAnswer::kNone;
-  const std::string file = join_path(folder, "config.toml");
-  if (exists(file)) {
-    request.changes = check_changes(parse_config(read_small_file(file, kMaxConfigBytes), file), config);
-    const bool started = exists(join_path(folder, "metrics.jsonl"));
-    const Json summary = started ? read_run(system_file_system(), folder).summary : Json();
-    if (text_in(summary, "status") == "finished" && request.changes.empty()) return 0;
-    request.resume = started && has_checkpoint(folder);
-    request.overwrite = started && !request.resume;
-  }
-  return train(request);
-}
-
-std::vector<std::string> method_list(const Arguments& arguments) {
+// "dml", or "dml+adm": a method and what joins it.
+GridRow row_of(const std::string& text) {
+  const std::size_t plus = text.find('+');
+  const std::string method = text.substr(0, plus);
+  GridRow row{text, {{"method", method}}};
+  if (plus != std::string::npos) row.settings.emplace_back("add", text.substr(plus + 1));
   const std::vector<std::string> known = names_of(method_entries());
-  std::vector<std::string> methods = split(arguments.value("--methods"), ',');
-  for (const std::string& method : methods) {
-    if (std::find(known.begin(), known.end(), method) != known.end()) continue;
+  if (std::find(known.begin(), known.end(), method) == known.end()) {
     const std::string suggestion = did_you_mean(method, known);
     throw Error(ErrorKind::kUsage,
                 fmt::format("--methods: '{}' is no method{}{}", printable(method),
                             suggestion.empty() ? "" : "; ", suggestion),
-                fmt::format("one or more of {}", join(known, ",")));
+                fmt::format("one or more of {}; METHOD+ADDITION joins terms", join(known, ",")));
   }
-  return methods;
+  return row;
+}
+
+// "resnet32+wrn_16_2,resnet20+resnet20"
+std::vector<GridPair> pairs_of(const Arguments& arguments) {
+  if (!arguments.has("--pairs")) return {GridPair{}};
+  std::vector<GridPair> pairs;
+  for (const std::string& pair : split(arguments.value("--pairs"), ','))
+    pairs.push_back({pair, split(pair, '+')});
+  return pairs;
 }
 
 int compare_methods(const Arguments& arguments) {
   if (!arguments.positionals.empty()) {
     throw Error(ErrorKind::kUsage, "--methods trains runs of its own: no run folders beside it", "");
   }
-  const auto seeds = parse_int(arguments.value("--seeds", "1"));
-  if (!seeds || *seeds < 1 || *seeds > 1000) {
-    throw Error(ErrorKind::kUsage, "--seeds: expected an integer from 1 to 1000", "--seeds 3");
-  }
-  std::string out = arguments.value("--out");
-  while (out.size() > 1 && out.back() == '/') out.pop_back();
-  if (out.empty())
+  if (!arguments.has("--out"))
     throw Error(ErrorKind::kUsage, "--methods needs a folder for the runs", "--out runs/table1");
-
-  // All settings are checked before the first cell is trained.
-  struct Cell {
-    Config config;
-    std::string folder;
-  };
-  std::vector<Cell> cells;
-  const std::vector<std::string> methods = method_list(arguments);
-  const std::int64_t first_seed = resolve_config(arguments.config_sources()).integer("seed");
-  for (std::int64_t seed = first_seed; seed < first_seed + *seeds; ++seed) {
-    for (const std::string& method : methods) {
-      ConfigSources sources = arguments.config_sources();
-      sources.flags.push_back({"--methods", "method", method});
-      sources.flags.push_back({"--seeds", "seed", std::to_string(seed)});
-      cells.push_back({resolve_config(sources), fmt::format("{}/{}-s{}", out, method, seed)});
-    }
-  }
-  std::vector<Json> summaries;
-  for (const Cell& cell : cells) {
-    const int code = train_cell(cell.config, cell.folder, arguments);
-    if (code != 0) {
-      print_note(fmt::format("stopped after {} of {} runs; the same command goes on", summaries.size(),
-                             cells.size()));
-      return code;
-    }
-    summaries.push_back(read_run(system_file_system(), cell.folder).summary);
-  }
-  return print_comparison(arguments, summaries);
+  std::vector<GridRow> rows;
+  for (const std::string& method : split(arguments.value("--methods"), ',')) rows.push_back(row_of(method));
+  const std::vector<GridCell> cells = make_grid(arguments.config_sources(), pairs_of(arguments), rows,
+                                                number_of_seeds(arguments, 1), arguments.value("--out"));
+  std::vector<LabelledRun> runs;
+  const int code = run_grid(cells, arguments.words, runs);
+  return code == 0 ? print_comparison(arguments, compare_runs(runs)) : code;
 }
 
 int run_compare(const Arguments& arguments) {
@@ -143,17 +85,18 @@ CommandSpec compare_command() {
   spec.examples = {
       {"cohort compare --methods independent,dml,competitive --seeds 3 --out runs/table1 -c run.toml",
        "finished cells are skipped, stopped ones go on: give the same command again"},
+      {"cohort compare --methods independent,dml,dml+adm --pairs resnet32+wrn_16_2,resnet20+resnet56 --out "
+       "runs/t2",
+       "several pairs"},
       {"cohort compare runs/* --md", "only the table, as Markdown"}};
   for (const FlagSpec& flag : setting_flags()) {
     if (flag.name != "--method") spec.flags.push_back(flag);
   }
   const std::vector<FlagSpec> own = {
-      {"--methods", "", "A,B,..", "methods to train", "Run"},
-      {"--seeds", "", "N", "runs per method, from --seed upwards (default 1)", "Run"},
-      {"--out", "-o", "DIR", "folder of the runs: DIR/<method>-s<seed>", "Run"},
-      {"--md", "", "", "Markdown", "Output"},
-      json_flag()};
+      {"--methods", "", "A,B,..", "methods to train; A+adm: with the terms of an addition", "Run"},
+      {"--pairs", "", "A+B,C+D,..", "networks to train together, instead of --net", "Run"}};
   spec.flags.insert(spec.flags.end(), own.begin(), own.end());
+  for (const FlagSpec& flag : grid_flags()) spec.flags.push_back(flag);
   spec.details =
       "The difference to independent training is paired by seed; its interval is Student's, 95 %.\n";
   spec.run = run_compare;

@@ -6,6 +6,7 @@
 #include "tools/messages.h"
 #include "tools/option_keys.h"
 #include "tools/presets.h"
+#include "tools/published.h"
 #include "tools/table.h"
 
 namespace cohort::tools {
@@ -62,6 +63,16 @@ std::vector<NamedEntry> preset_entries() {
   return entries;
 }
 
+std::vector<NamedEntry> table_entries() {
+  std::vector<NamedEntry> entries;
+  for (const PublishedTable& table : published_tables()) {
+    std::string pairs;
+    for (const PublishedPair& pair : table.pairs) pairs += (pairs.empty() ? "" : ", ") + pair.label;
+    entries.push_back({table.name, pairs, table.source});
+  }
+  return entries;
+}
+
 int run_list(const Arguments& arguments) {
   const bool json = arguments.has("--json");
   const std::string& what = arguments.positionals[0];
@@ -76,6 +87,7 @@ int run_list(const Arguments& arguments) {
   if (what == "models") return list_entries(model_entries(), json);
   if (what == "datasets") return list_entries(dataset_entries(), json);
   if (what == "perturbations") return list_entries(perturbation_entries(), json);
+  if (what == "tables") return list_entries(table_entries(), json);
   return list_entries(preset_entries(), json);
 }
 
@@ -84,9 +96,11 @@ int run_list(const Arguments& arguments) {
 CommandSpec list_command() {
   CommandSpec spec;
   spec.name = "list";
-  spec.summary = "names of methods, additions, models, data sets, perturbations, presets and settings";
-  spec.verbs = {"methods", "additions", "models", "datasets", "perturbations", "presets", "options"};
-  spec.positionals = "methods|additions|models|datasets|perturbations|presets|options [SECTION]";
+  spec.summary =
+      "names of methods, additions, models, data sets, perturbations, presets, tables and settings";
+  spec.verbs = {"methods",       "additions", "models", "datasets",
+                "perturbations", "presets",   "tables", "options"};
+  spec.positionals = "methods|additions|models|datasets|perturbations|presets|tables|options [SECTION]";
   spec.min_positionals = 1;
   spec.max_positionals = 2;
   spec.examples = {{"cohort list methods", "who can teach whom, and the paper"},

@@ -12,6 +12,7 @@ CommandSpec train_command();
 CommandSpec eval_command();
 CommandSpec predict_command();
 CommandSpec compare_command();
+CommandSpec reproduce_command();
 CommandSpec report_command();
 CommandSpec inspect_command();
 CommandSpec loss_command();

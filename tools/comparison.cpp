@@ -27,15 +27,18 @@ std::vector<double> tops(const std::vector<ComparisonRow::Value>& values) {
 const ComparisonRow* baseline_of(const std::vector<ComparisonRow>& rows, const ComparisonRow& row) {
   if (row.method == kBaseline) return nullptr;
   const auto it = std::find_if(rows.begin(), rows.end(), [&](const ComparisonRow& other) {
-    return other.method == kBaseline && other.net == row.net && other.model == row.model;
+    return other.method == kBaseline && other.pair == row.pair && other.net == row.net &&
+           other.model == row.model;
   });
   return it == rows.end() ? nullptr : &*it;
 }
 
-std::vector<double> paired_differences(const ComparisonRow& row, const ComparisonRow& baseline) {
+using Values = std::vector<ComparisonRow::Value>;
+
+std::vector<double> paired_differences(const Values& values, const Values& baseline) {
   std::vector<double> result;
-  for (const ComparisonRow::Value& value : row.at_best) {
-    for (const ComparisonRow::Value& other : baseline.at_best) {
+  for (const ComparisonRow::Value& value : values) {
+    for (const ComparisonRow::Value& other : baseline) {
       if (other.seed == value.seed) {
         result.push_back(value.top1 - other.top1);
         break;
@@ -62,13 +65,20 @@ std::string difference_cell(const std::vector<double>& differences) {
 
 }  // namespace
 
-Spread spread(const std::vector<double>& values) {
+Spread spread(std::vector<double> values) {
   Spread s;
-  for (const double value : values) s.mean += value / static_cast<double>(values.size());
+  const auto n = static_cast<double>(values.size());
+  for (const double value : values) s.mean += value / n;
   double squares = 0;
   for (const double value : values) squares += (value - s.mean) * (value - s.mean);
-  s.deviation =
-      values.size() < 2 ? std::nan("") : std::sqrt(squares / static_cast<double>(values.size() - 1));
+  s.deviation = values.size() < 2 ? std::nan("") : std::sqrt(squares / (n - 1));
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  if (values.empty()) {
+    s.median = std::nan("");
+  } else {
+    s.median = values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+  }
   return s;
 }
 
@@ -79,18 +89,22 @@ double half_interval(const std::vector<double>& values) {
   return quantile * spread(values).deviation / std::sqrt(static_cast<double>(values.size()));
 }
 
-std::vector<ComparisonRow> compare_runs(const std::vector<Json>& summaries) {
+LabelledRun labelled(const Json& summary) {
+  return {{}, text_in(summary, "method"), summary};
+}
+
+std::vector<ComparisonRow> compare_runs(const std::vector<LabelledRun>& runs) {
   std::vector<ComparisonRow> rows;
-  for (const Json& summary : summaries) {
+  for (const LabelledRun& run : runs) {
+    const Json& summary = run.summary;
     if (text_in(summary, "status") != "finished" || !summary.contains("nets")) continue;
     for (const Json& net : summary["nets"]) {
-      const std::string method = text_in(summary, "method");
       auto row = std::find_if(rows.begin(), rows.end(), [&](const ComparisonRow& other) {
-        return other.method == method && other.net == text_in(net, "id") &&
+        return other.pair == run.pair && other.method == run.method && other.net == text_in(net, "id") &&
                other.model == text_in(net, "model");
       });
       if (row == rows.end()) {
-        rows.push_back({method, text_in(net, "id"), text_in(net, "model"), {}, {}, 0, 0});
+        rows.push_back({run.pair, run.method, text_in(net, "id"), text_in(net, "model"), {}, {}});
         row = rows.end() - 1;
       }
       const double seed = number_in(summary, "seed");
@@ -106,20 +120,38 @@ std::vector<ComparisonRow> compare_runs(const std::vector<Json>& summaries) {
 }
 
 Table comparison_table(const std::vector<ComparisonRow>& rows) {
-  Table table({{"method"},
-               {"net"},
-               {"model"},
-               {"runs", Align::kRight},
-               {"test@best", Align::kRight},
-               {"test@last", Align::kRight},
-               {"to independent [95%]", Align::kRight},
-               {"time", Align::kRight}});
+  const bool pairs = std::any_of(rows.begin(), rows.end(), [](const auto& row) { return !row.pair.empty(); });
+  const bool published =
+      std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.published >= 0; });
+  std::vector<Table::Column> columns = {{"method"},
+                                        {"net"},
+                                        {"model"},
+                                        {"runs", Align::kRight},
+                                        {"test@best", Align::kRight},
+                                        {"median", Align::kRight},
+                                        {"to independent [95%]", Align::kRight},
+                                        {"test@last", Align::kRight},
+                                        {"median", Align::kRight},
+                                        {"to independent [95%]", Align::kRight}};
+  if (pairs) columns.insert(columns.begin(), {"pair"});
+  if (published) columns.push_back({"published", Align::kRight});
+  columns.push_back({"time", Align::kRight});
+  Table table(columns);
   for (const ComparisonRow& row : rows) {
     const ComparisonRow* baseline = baseline_of(rows, row);
-    table.add({row.method, row.net, row.model, std::to_string(row.runs), cell(tops(row.at_best)),
-               cell(tops(row.last)),
-               baseline == nullptr ? "" : difference_cell(paired_differences(row, *baseline)),
-               format_duration(row.seconds)});
+    std::vector<std::string> cells;
+    if (pairs) cells.push_back(row.pair);
+    cells.insert(cells.end(), {row.method, row.net, row.model, std::to_string(row.runs)});
+    for (const Values ComparisonRow::*part : {&ComparisonRow::at_best, &ComparisonRow::last}) {
+      const Values& values = row.*part;
+      cells.push_back(cell(tops(values)));
+      cells.push_back(values.empty() ? "-" : fmt::format("{:.2f}", 100 * spread(tops(values)).median));
+      cells.push_back(baseline == nullptr ? ""
+                                          : difference_cell(paired_differences(values, baseline->*part)));
+    }
+    if (published) cells.push_back(row.published < 0 ? "" : fmt::format("{:.2f}", row.published));
+    cells.push_back(format_duration(row.seconds));
+    table.add(std::move(cells));
   }
   return table;
 }
@@ -127,23 +159,53 @@ Table comparison_table(const std::vector<ComparisonRow>& rows) {
 Json comparison_json(const std::vector<ComparisonRow>& rows) {
   Json list = Json::array();
   for (const ComparisonRow& row : rows) {
-    Json json = {{"method", row.method}, {"net", row.net}, {"model", row.model}, {"runs", row.runs}};
-    const auto put_spread = [&](const char* name, const std::vector<double>& values) {
-      const Spread s = spread(values);
-      put_number(json, std::string(name) + "_mean", values.empty() ? std::nan("") : s.mean);
-      put_number(json, std::string(name) + "_deviation", s.deviation);
+    Json json = Json::object();
+    if (!row.pair.empty()) json["pair"] = row.pair;
+    json.update({{"method", row.method}, {"net", row.net}, {"model", row.model}, {"runs", row.runs}});
+    const ComparisonRow* baseline = baseline_of(rows, row);
+    const auto put = [&](const std::string& name, const Values ComparisonRow::*part) {
+      const Values& values = row.*part;
+      const Spread s = spread(tops(values));
+      put_number(json, name + "_mean", values.empty() ? std::nan("") : s.mean);
+      put_number(json, name + "_deviation", s.deviation);
+      put_number(json, name + "_median", s.median);
+      if (baseline == nullptr) return;
+      const std::vector<double> differences = paired_differences(values, baseline->*part);
+      put_number(json, name + "_to_independent",
+                 differences.empty() ? std::nan("") : spread(differences).mean);
+      put_number(json, name + "_to_independent_half_interval", half_interval(differences));
     };
-    put_spread("test_at_best", tops(row.at_best));
-    put_spread("test_last", tops(row.last));
-    if (const ComparisonRow* baseline = baseline_of(rows, row)) {
-      const std::vector<double> differences = paired_differences(row, *baseline);
-      put_number(json, "to_independent", differences.empty() ? std::nan("") : spread(differences).mean);
-      put_number(json, "to_independent_half_interval", half_interval(differences));
-    }
+    put("test_at_best", &ComparisonRow::at_best);
+    put("test_last", &ComparisonRow::last);
+    if (row.published >= 0) json["published_percent"] = row.published;
     put_number(json, "seconds", row.seconds);
     list.push_back(std::move(json));
   }
   return list;
+}
+
+std::string comparison_csv(const std::vector<ComparisonRow>& rows) {
+  // What the JSON holds, flat; a column that some rows lack is empty there.
+  const Json list = comparison_json(rows);
+  std::vector<std::string> columns;
+  for (const Json& row : list) {
+    for (const auto& [key, value] : row.items()) {
+      const bool known = std::find(columns.begin(), columns.end(), key) != columns.end();
+      if (!known && key != "nonfinite") columns.push_back(key);
+    }
+  }
+  std::string text = fmt::format("{}\n", fmt::join(columns, ","));
+  for (const Json& row : list) {
+    std::vector<std::string> cells;
+    for (const std::string& column : columns) {
+      const bool there = row.contains(column) && !row[column].is_null();
+      cells.push_back(!there                    ? ""
+                      : row[column].is_string() ? row[column].get<std::string>()
+                                                : row[column].dump());
+    }
+    text += fmt::format("{}\n", fmt::join(cells, ","));
+  }
+  return text;
 }
 
 }  // namespace cohort::tools

@@ -175,7 +175,11 @@ std::string describe_domain(const OptionKey& key) {
     case KeyType::kChoice:
       break;
   }
-  return "one of " + join(key.choices, ", ");
+  std::vector<std::string> choices = key.choices;
+  for (std::string& choice : choices) {
+    if (choice.empty()) choice = "\"\"";
+  }
+  return "one of " + join(choices, ", ");
 }
 
 Converted convert_value(const OptionKey& key, const TomlNode& node) {

@@ -120,6 +120,11 @@ std::unique_ptr<distill::Method> make_method(const Config& config) {
   return addition.add(std::move(method), options_of(addition.options));
 }
 
+std::string method_label(const Config& config) {
+  const std::string& add = config.text("add");
+  return config.text("method") + (add == "none" ? "" : "+" + add);
+}
+
 std::vector<distill::MemberSpec> member_specs(const Config& config) {
   std::vector<distill::MemberSpec> specs;
   for (const NetworkSettings& network : config.networks()) {

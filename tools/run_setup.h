@@ -19,6 +19,8 @@ namespace cohort::tools {
 ContextOptions context_options(const Config& config);
 nn::Schedule make_schedule(const Config& config);
 std::unique_ptr<distill::Method> make_method(const Config& config);
+// "dml", or "dml+adm" with an addition.
+std::string method_label(const Config& config);
 std::vector<distill::MemberSpec> member_specs(const Config& config);
 distill::CohortOptions cohort_options(const Config& config);
 distill::TrainerOptions trainer_options(const Config& config);

@@ -140,7 +140,7 @@ void RunWriter::start() {
   }
   event({{"kind", "run_start"},
          {"version", build_info().version},
-         {"method", config_.text("method")},
+         {"method", method_label(config_)},
          {"loss", run_.formula},
          {"seed", config_.integer("seed")},
          {"nets", nets},
@@ -404,7 +404,7 @@ Json RunWriter::make_summary(const distill::RunResult& result, const std::string
                {"status", status},
                {"exit_code", exit_code},
                {"run", options_.folder},
-               {"method", config_.text("method")},
+               {"method", method_label(config_)},
                {"seed", config_.integer("seed")},
                {"data", config_.text("data.name")},
                {"selected_on", run_.split.held_out.empty() ? "test" : "val"},

@@ -99,16 +99,46 @@ Json summary_of(const char* method, int seed, double top1, const char* status = 
 }
 
 TEST(Comparison, DifferencesArePairedBySeed) {
-  const std::vector<ComparisonRow> rows = compare_runs(
-      {summary_of("independent", 0, 0.50), summary_of("dml", 1, 0.63), summary_of("dml", 0, 0.52),
-       summary_of("independent", 1, 0.60), summary_of("dml", 2, 0.9, "stopped"), Json()});
-  EXPECT_EQ(comparison_table(rows).text(),
-            "method       net  model  runs     test@best     test@last  to independent [95%]  time\n"
-            "independent  a    m         2  55.00 ± 7.07  54.00 ± 7.07                        1:05\n"
-            "dml          a    m         2  57.50 ± 7.78  56.50 ± 7.78  +2.50 [-3.85, +8.85]  1:05\n");
+  std::vector<LabelledRun> runs;
+  for (const Json& summary :
+       {summary_of("independent", 0, 0.50), summary_of("dml", 1, 0.63), summary_of("dml", 0, 0.52),
+        summary_of("independent", 1, 0.60), summary_of("dml", 2, 0.9, "stopped"), Json()})
+    runs.push_back(labelled(summary));
+  std::vector<ComparisonRow> rows = compare_runs(runs);
+  EXPECT_EQ(
+      comparison_table(rows).text(),
+      "method       net  model  runs     test@best  median  to independent [95%]     test@last  median  "
+      "to independent [95%]  time\n"
+      "independent  a    m         2  55.00 ± 7.07   55.00                        54.00 ± 7.07   54.00  "
+      "                      1:05\n"
+      "dml          a    m         2  57.50 ± 7.78   57.50  +2.50 [-3.85, +8.85]  56.50 ± 7.78   56.50  "
+      "+2.50 [-3.85, +8.85]  1:05\n");
   const Json json = comparison_json(rows);
-  EXPECT_NEAR(json[1]["to_independent"].get<double>(), 0.025, 1e-12);
-  EXPECT_FALSE(json[0].contains("to_independent"));
+  EXPECT_NEAR(json[1]["test_last_to_independent"].get<double>(), 0.025, 1e-12);
+  EXPECT_FALSE(json[0].contains("test_last_to_independent"));
+  rows[1].published = 57.1;
+  const std::string csv = comparison_csv(rows);
+  EXPECT_EQ(
+      csv.substr(0, csv.find('\n')),
+      "method,net,model,runs,test_at_best_mean,test_at_best_deviation,test_at_best_median,test_last_mean,"
+      "test_last_deviation,test_last_median,seconds,test_at_best_to_independent,"
+      "test_at_best_to_independent_half_interval,test_last_to_independent,"
+      "test_last_to_independent_half_interval,published_percent");
+}
+
+TEST(Comparison, PairsAreTablesOfTheirOwn) {
+  const std::vector<ComparisonRow> rows =
+      compare_runs({{"p", "independent", summary_of("independent", 0, 0.5)},
+                    {"q", "independent", summary_of("independent", 0, 0.7)},
+                    {"q", "DML", summary_of("dml", 0, 0.8)}});
+  const Json json = comparison_json(rows);
+  EXPECT_EQ(json[2]["pair"], "q");
+  EXPECT_NEAR(json[2]["test_at_best_to_independent"].get<double>(), 0.1, 1e-12);
+}
+
+TEST(Comparison, MedianOfAnEvenNumber) {
+  EXPECT_EQ(spread({4, 1, 3, 2}).median, 2.5);
+  EXPECT_EQ(spread({4, 1, 3}).median, 3);
 }
 
 TEST(FitImage, KeepsConstantsAndCentres) {

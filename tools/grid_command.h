@@ -1,0 +1,20 @@
+// What the subcommands that train a grid have in common: their flags and the table at the end.
+#pragma once
+
+#include <vector>
+
+#include "tools/args.h"
+#include "tools/comparison.h"
+
+namespace cohort::tools {
+
+// --seeds, --out, --md, --csv, --json.
+std::vector<FlagSpec> grid_flags();
+
+// Throws Error(kUsage) unless it is 1 to 1000.
+std::int64_t number_of_seeds(const Arguments& arguments, std::int64_t otherwise);
+
+// On standard output, in the form that the flags ask for. Throws Error(kInput) for no rows.
+int print_comparison(const Arguments& arguments, const std::vector<ComparisonRow>& rows);
+
+}  // namespace cohort::tools

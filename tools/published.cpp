@@ -1,0 +1,158 @@
+#include "tools/published.h"
+
+#include <fmt/format.h>
+
+#include "kernels/base/error.h"
+#include "tools/text.h"
+
+namespace cohort::tools {
+namespace {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+using Top1 = std::map<std::string, double>;
+
+constexpr const char* kVanilla = "independent";
+
+Top1 ab(double a, double b) {
+  return {{"a", a}, {"b", b}};
+}
+
+PublishedRow vanilla(double a, double b) {
+  return {kVanilla, {{"method", "independent"}}, ab(a, b)};
+}
+
+// A row of the paper, and the same with a view of its own for every network.
+void with_and_without_icl(std::vector<PublishedRow>& rows, const std::string& label, const Settings& settings,
+                          const Top1& shared, const Top1& own_views) {
+  rows.push_back({label, settings, shared});
+  Settings icl = settings;
+  icl.emplace_back("distill.icl", "true");
+  rows.push_back({label + "+ICL", icl, own_views});
+}
+
+PublishedTable kdcl_table7() {
+  std::vector<PublishedRow> rows = {vanilla(69.9, 72.2)};
+  const Settings kd = {{"method", "kd"}, {"distill.kd.a", "1"}, {"distill.kd.b", "1"}, {"distill.kd.T", "2"}};
+  const std::string from = ",init={vanilla}/checkpoints/last/";
+  rows.push_back(
+      {"KD b->a", kd, ab(73.3, 72.2), {"wrn_16_2:id=b" + from + "b.safetensors", "resnet32:id=a"}});
+  rows.push_back(
+      {"KD a->b", kd, ab(69.9, 74.5), {"resnet32:id=a" + from + "a.safetensors", "wrn_16_2:id=b"}});
+  rows.push_back({"DML", {{"method", "dml"}}, ab(73.3, 74.8)});
+  with_and_without_icl(rows, "Naive", {{"method", "kdcl-naive"}}, ab(73.7, 74.8), ab(73.8, 74.9));
+  with_and_without_icl(rows, "Linear", {{"method", "kdcl-linear"}}, ab(73.4, 74.6), ab(73.6, 74.9));
+  with_and_without_icl(rows, "MinLogit", {{"method", "kdcl-minlogit"}}, ab(73.0, 74.1), ab(73.5, 74.6));
+  with_and_without_icl(rows, "General", {{"method", "kdcl-general"}}, ab(74.0, 75.2), ab(74.3, 75.5));
+  return {"kdcl-table7",
+          "Guo et al., Online knowledge distillation via collaborative learning, CVPR 2020, table 7",
+          "kdcl.cifar",
+          "median of 5 runs",
+          {{"resnet32+wrn_16_2", {"resnet32:id=a", "wrn_16_2:id=b"}, rows}}};
+}
+
+// The teacher comes first; the table's columns are student, teacher.
+PublishedPair adm_pair(const std::string& student, const std::string& teacher,
+                       const std::string& student_rate, const std::vector<Top1>& values) {
+  const std::vector<std::pair<const char*, Settings>> methods = {
+      {kVanilla, {{"method", "independent"}}},
+      {"DML", {{"method", "dml"}}},
+      {"KDCL", {{"method", "kdcl-minlogit"}, {"distill.kdcl.T", "1"}}},
+      {"SwitOKD", {{"method", "switokd"}}},
+      {"DML+ADM", {{"method", "adm"}}},
+      {"SwitOKD+ADM", {{"method", "switokd"}, {"add", "adm"}}}};
+  PublishedPair pair{student + "+" + teacher, {teacher + ":id=t", student + ":id=s" + student_rate}, {}};
+  for (std::size_t i = 0; i < values.size(); ++i)
+    pair.rows.push_back({methods[i].first, methods[i].second, values[i]});
+  return pair;
+}
+
+Top1 st(double student, double teacher) {
+  return {{"s", student}, {"t", teacher}};
+}
+
+constexpr const char* kAdmPaper = "Asymmetric decision-making in online knowledge distillation (ADM)";
+
+PublishedTable adm_table1() {
+  return {"adm-table1",
+          fmt::format("{}, table 1", kAdmPaper),
+          "okd.cifar",
+          "mean of 5 runs",
+          {adm_pair("resnet8x4", "resnet32x4", "",
+                    {st(72.33, 79.55), st(73.95, 79.99), st(74.61, 79.84), st(74.49, 79.31), st(74.23, 79.62),
+                     st(74.63, 80.01)}),
+           adm_pair("vgg8", "vgg13", "",
+                    {st(70.58, 75.12), st(72.45, 76.19), st(71.78, 74.63), st(72.71, 75.64), st(72.80, 76.07),
+                     st(72.94, 76.50)})}};
+}
+
+PublishedTable adm_table2() {
+  return {
+      "adm-table2",
+      fmt::format("{}, table 2", kAdmPaper),
+      "okd.cifar",
+      "mean of 5 runs",
+      {adm_pair("mobilenet_v2_half", "wrn_16_2", ",lr=0.01",
+                {st(60.39, 73.01), st(66.69, 73.59), st(65.98, 71.54), st(66.68, 73.55), st(68.10, 73.62)}),
+       adm_pair("shufflenet_v1", "resnet32x4", "",
+                {st(68.44, 79.30), st(73.58, 80.08), st(73.91, 78.97), st(73.82, 79.37), st(74.61, 79.97)}),
+       adm_pair("shufflenet_v2", "resnet32x4", "",
+                {st(70.17, 79.38), st(75.15, 80.15), st(75.00, 79.14), st(75.18, 79.90), st(75.75, 80.26)})}};
+}
+
+constexpr const char* kCompetitivePaper = "Competitive distillation";
+
+PublishedTable competitive_main() {
+  const auto pair = [](const std::string& a, const std::string& b, const std::vector<Top1>& values) {
+    return PublishedPair{a + "+" + b,
+                         {a + ":id=a", b + ":id=b"},
+                         {{kVanilla, {{"method", "independent"}}, values[0]},
+                          {"DML", {{"method", "dml"}}, values[1]},
+                          {"Competitive", {{"method", "competitive"}}, values[2]}}};
+  };
+  return {"competitive-main",
+          fmt::format("{}, main table", kCompetitivePaper),
+          "cd.cifar",
+          "one number per pair",
+          {pair("resnet32_a", "resnet32_a", {ab(68.73, 68.73), ab(70.87, 70.87), ab(71.45, 71.45)}),
+           pair("resnet56_a", "resnet152_a", {ab(73.76, 76.66), ab(75.31, 78.64), ab(76.76, 79.80)})}};
+}
+
+PublishedTable competitive_ablation() {
+  const auto row = [](const char* label, const char* feature_loss, const char* perturb, double net1) {
+    return PublishedRow{
+        label,
+        {{"method", "competitive"}, {"distill.cd.lf", feature_loss}, {"distill.cd.perturb", perturb}},
+        {{"a", net1}}};
+  };
+  return {"competitive-ablation",
+          fmt::format("{}, ablation", kCompetitivePaper),
+          "cd.cifar",
+          "the first network",
+          {{"resnet32_a+resnet32_a",
+            {"resnet32_a:id=a", "resnet32_a:id=b"},
+            {row("competitive only", "off", "false", 71.13), row("+ L_F", "mse", "false", 71.24),
+             row("+ perturbation", "off", "true", 71.37), row("+ both", "mse", "true", 71.45)}}}};
+}
+
+}  // namespace
+
+const std::vector<PublishedTable>& published_tables() {
+  static const std::vector<PublishedTable> tables = {kdcl_table7(), adm_table1(), adm_table2(),
+                                                     competitive_main(), competitive_ablation()};
+  return tables;
+}
+
+const PublishedTable& find_published_table(std::string_view name) {
+  std::vector<std::string> names;
+  for (const PublishedTable& table : published_tables()) {
+    if (table.name == name) return table;
+    names.push_back(table.name);
+  }
+  const std::string suggestion = did_you_mean(std::string(name), names);
+  throw Error(
+      ErrorKind::kUsage,
+      fmt::format("there is no table '{}'{}{}", printable(name), suggestion.empty() ? "" : "; ", suggestion),
+      "tables: " + join(names, ", "));
+}
+
+}  // namespace cohort::tools
