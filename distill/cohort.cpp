@@ -194,22 +194,21 @@ std::vector<Tensor> Cohort::make_batches(const DeviceImages& images, std::int64_
     pointers.push_back(batches.back().data);
   }
   on_device(ctx_, [&](auto stream) {
-    kernels::augment(
-        stream, {.images = images.images.as<std::uint8_t>(),
-                 .image_labels = images.labels.as<std::int32_t>(),
-                 .indices = inputs_->indices.as<std::int32_t>(),
-                 .epoch = inputs_->epoch.as<std::int32_t>(),
-                 .batches = pointers,
-                 .labels = inputs_->labels.as<std::int32_t>(),
-                 .batch_size = rows,
-                 .height = static_cast<int>(set[1]),
-                 .width = static_cast<int>(set[2]),
-                 .channels = static_cast<int>(set[3]),
-                 .dtype = ctx_.activation_dtype(),
-                 .seed = ctx_.seed(),
-                 .independent = own_views,
-                 .options = training && options_.augment ? kernels::AugmentOptions{} : kernels::kNoAugment,
-                 .normalisation = normalisation_});
+    kernels::augment(stream, {.images = images.images.as<std::uint8_t>(),
+                              .image_labels = images.labels.as<std::int32_t>(),
+                              .indices = inputs_->indices.as<std::int32_t>(),
+                              .epoch = inputs_->epoch.as<std::int32_t>(),
+                              .batches = pointers,
+                              .labels = inputs_->labels.as<std::int32_t>(),
+                              .batch_size = rows,
+                              .height = static_cast<int>(set[1]),
+                              .width = static_cast<int>(set[2]),
+                              .channels = static_cast<int>(set[3]),
+                              .dtype = ctx_.activation_dtype(),
+                              .seed = ctx_.seed(),
+                              .independent = own_views,
+                              .options = training ? options_.augment : kernels::kNoAugment,
+                              .normalisation = normalisation_});
   });
   while (static_cast<int>(batches.size()) < size()) batches.push_back(batches.back());
   return batches;

@@ -10,6 +10,7 @@
 #include "core/step_plan.h"
 #include "distill/feed.h"
 #include "distill/method.h"
+#include "kernels/augment_math.h"
 #include "nn/sgd.h"
 
 namespace cohort::distill {
@@ -23,7 +24,7 @@ struct MemberSpec {
 
 struct CohortOptions {
   nn::SgdOptions sgd;
-  bool augment = true;                    // pad 4, crop, flip; false: normalise only
+  kernels::AugmentOptions augment = {};   // pad 4, crop, flip
   bool independent_augmentation = false;  // every member draws its own views (ICL)
 };
 

@@ -7,6 +7,7 @@
 
 #include "core/checksum.h"
 #include "core/file_system.h"
+#include "data/label_noise.h"
 #include "data/registry.h"
 #include "distill/addition.h"
 #include "kernels/devices.h"
@@ -141,7 +142,8 @@ distill::CohortOptions cohort_options(const Config& config) {
   distill::CohortOptions options;
   options.sgd.momentum = config.number("optim.momentum");
   options.sgd.nesterov = config.flag("optim.nesterov");
-  options.augment = config.text("data.augment") == "standard";
+  if (config.text("data.augment") == "none") options.augment = kernels::kNoAugment;
+  options.augment.cutout = static_cast<int>(config.integer("data.cutout"));
   options.independent_augmentation = config.flag("distill.icl");
   return options;
 }
@@ -267,6 +269,11 @@ RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights wei
   run.split = data::stratified_split(run.data.train.labels, run.data.train.num_classes,
                                      config.number("data.val_fraction"),
                                      static_cast<std::uint64_t>(config.integer("seed")));
+  run.wrong_labels =
+      data::add_label_noise(run.data.train.labels, run.split.train, run.data.train.num_classes,
+                            {.share = config.number("data.label_noise"),
+                             .exclude_true = config.flag("data.label_noise_exclude_true"),
+                             .seed = static_cast<std::uint64_t>(config.integer("data.label_noise_seed"))});
   run.cohort = std::make_unique<distill::Cohort>(*run.ctx, member_specs(config), std::move(method),
                                                  run.data.train, cohort_options(config));
   if (weights == FirstWeights::kRead) load_first_weights(config, run, warn);

@@ -34,6 +34,7 @@ struct RunSetup {
   data::Dataset data;
   std::uint64_t fingerprint = 0;  // of both parts
   data::Split split;
+  std::int64_t wrong_labels = 0;  // in the trained part, by data.label_noise
   std::unique_ptr<distill::Cohort> cohort;
   std::string formula;
 

@@ -47,6 +47,11 @@ void print_header(RunWriter& writer, const Config& config, const RunSetup& run, 
   writer.line(fmt::format("data   {}  train {}  val {}  test {}  {} classes  {}x{}x{}",
                           config.text("data.name"), run.split.train.size(), held_out, run.data.test.size(),
                           train.num_classes, train.height, train.width, train.channels));
+  if (run.wrong_labels > 0) {
+    writer.line(fmt::format("noise  {} of {} training labels are wrong on purpose (seed {})",
+                            run.wrong_labels, run.split.train.size(),
+                            config.integer("data.label_noise_seed")));
+  }
   writer.line(fmt::format("loss   {}", run.formula));
   writer.line(fmt::format("optim  SGD, momentum {}{}, {}, batch {}, {} epochs",
                           config.number("optim.momentum"), config.flag("optim.nesterov") ? " (Nesterov)" : "",

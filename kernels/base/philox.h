@@ -43,6 +43,7 @@ enum class RngPurpose : std::uint8_t {
   kPerturbPlan = 6,  // which member, which operation
   kDataset = 7,      // generated data sets
   kDropout = 8,
+  kLabelNoise = 9,  // labels drawn anew
   kTest = 255
 };
 

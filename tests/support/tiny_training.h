@@ -99,8 +99,9 @@ class TestRun {
     for (std::size_t k = 0; k < o.models.size(); ++k) {
       specs.push_back({std::string(1, static_cast<char>('a' + k)), o.models[k], o.learning_rate});
     }
-    cohort = std::make_unique<Cohort>(ctx_, specs, info.make(options), train_,
-                                      CohortOptions{.sgd = {}, .augment = o.augment});
+    cohort = std::make_unique<Cohort>(
+        ctx_, specs, info.make(options), train_,
+        CohortOptions{.sgd = {}, .augment = o.augment ? kernels::AugmentOptions{} : kernels::kNoAugment});
     TrainerData data{&train_, {}, {}, &test_};
     for (std::int32_t i = 0; i < static_cast<std::int32_t>(o.images); ++i)
       (i % 9 == 0 ? data.held_out_indices : data.train_indices).push_back(i);
