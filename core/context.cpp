@@ -12,20 +12,22 @@ namespace {
 constexpr std::size_t kPersistentChunk = std::size_t{8} << 20;
 constexpr std::size_t kStepChunk = std::size_t{32} << 20;
 
-CudaStream branch_stream(const ContextOptions& options, int index) {
+CudaStream branch_stream(const ContextOptions& options, Rehearsal* rehearsal, int index) {
   if constexpr (kHasCuda) {
     if (options.device.kind == DeviceKind::kCuda) {
-      CudaStream stream = kernels::open_branch(options.device.index, index);
+      CudaStream stream = rehearsal == nullptr ? kernels::open_branch(options.device.index, index)
+                                               : CudaStream{.branch = index, .rehearsal = rehearsal};
       stream.tf32 = options.precision == Precision::kTF32;
       return stream;
     }
   }
+  (void)rehearsal;
   (void)index;
   return {};
 }
 
-MemorySource memory_source(const ContextOptions& options, ThreadPool* pool, int index) {
-  if (options.device.kind == DeviceKind::kCuda) return MemorySource(branch_stream(options, index));
+MemorySource memory_source(const ContextOptions& options, ThreadPool* pool, Rehearsal* rehearsal, int index) {
+  if (options.device.kind == DeviceKind::kCuda) return MemorySource(branch_stream(options, rehearsal, index));
   return MemorySource(CpuStream{pool});
 }
 
@@ -37,14 +39,15 @@ Context::Branch::Branch(MemorySource source, CudaStream stream)
 Context::Context(const ContextOptions& options)
     : options_(options),
       pool_(std::make_unique<ThreadPool>(options.num_threads)),
-      persistent_(memory_source(options, pool_.get(), kMain), kPersistentChunk) {
+      rehearsal_(options.rehearse ? std::make_unique<Rehearsal>() : nullptr),
+      persistent_(memory_source(options, pool_.get(), rehearsal_.get(), kMain), kPersistentChunk) {
   if (!kHasCuda && options.device.kind == DeviceKind::kCuda) {
     throw Error(ErrorKind::kDevice, "this cohort was built without CUDA",
                 "use --device cpu, or configure with -DCOHORT_CUDA=ON");
   }
   for (int index = 0; index <= options.num_branches; ++index) {
-    branches_.push_back(
-        std::make_unique<Branch>(memory_source(options, pool_.get(), index), branch_stream(options, index)));
+    branches_.push_back(std::make_unique<Branch>(memory_source(options, pool_.get(), rehearsal_.get(), index),
+                                                 branch_stream(options, rehearsal_.get(), index)));
     branches_.back()->step.set_poison(options.poison);
   }
 }
@@ -180,6 +183,12 @@ std::size_t Context::arena_bytes() const {
 std::size_t Context::step_bytes() const {
   std::size_t bytes = 0;
   for (const auto& branch : branches_) bytes += branch->step.peak_bytes() + branch->workspace.peak_bytes();
+  return bytes;
+}
+
+std::size_t Context::workspace_bytes() const {
+  std::size_t bytes = 0;
+  for (const auto& branch : branches_) bytes += branch->workspace.peak_bytes();
   return bytes;
 }
 

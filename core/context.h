@@ -16,6 +16,7 @@
 #include "core/device.h"
 #include "core/tape.h"
 #include "core/tensor.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/base/stream.h"
 #include "kernels/conv2d.h"
 #include "kernels/cpu/thread_pool.h"
@@ -30,6 +31,9 @@ struct ContextOptions {
   std::uint64_t seed = 0;
   bool graph = true;    // CUDA: a step is captured once and replayed; false: started anew every time
   bool poison = false;  // fill fresh and released memory with NaN
+  // CUDA: no device is touched. Steps are gone through as ever, and what they would do is counted
+  // (kernels/base/rehearsal.h): nothing is computed, and what is downloaded is zeros.
+  bool rehearse = false;
 };
 
 // One layer as it ran, for `inspect model`, the plan table and the check of convolutions at start-up.
@@ -123,8 +127,12 @@ class Context {
   void download(void* host, const Tensor& from);
   void synchronize();
 
-  std::size_t arena_bytes() const;  // reserved by all arenas together
-  std::size_t step_bytes() const;   // peak of all step arenas and workspaces
+  // Null unless this context rehearses.
+  const Rehearsal* rehearsal() const { return rehearsal_.get(); }
+
+  std::size_t arena_bytes() const;      // reserved by all arenas together
+  std::size_t step_bytes() const;       // peak of all step arenas and workspaces
+  std::size_t workspace_bytes() const;  // the workspaces' part of it
   std::size_t persistent_bytes() const { return persistent_.bytes_in_use(); }
   std::size_t branch_step_bytes(int index) const;  // peak of one branch's
 
@@ -148,6 +156,7 @@ class Context {
 
   ContextOptions options_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Rehearsal> rehearsal_;  // outlives the arenas
   Arena persistent_;
   std::vector<std::unique_ptr<Branch>> branches_;
   int current_ = kMain;

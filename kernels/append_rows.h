@@ -13,6 +13,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 #include "kernels/cohort_loss.h"
 
 namespace cohort::kernels {
@@ -27,6 +28,11 @@ struct AppendRowsArgs {
   std::int64_t batch_size = 0;
   std::int64_t columns = 0;
 };
+
+// By the formula above.
+inline Traffic traffic(const AppendRowsArgs& a) {
+  return {a.members * a.rows * a.columns * (bytes_of(a.dtype, 1) + 4)};
+}
 
 void append_rows(CpuStream stream, const AppendRowsArgs& args);
 void append_rows(CudaStream stream, const AppendRowsArgs& args);

@@ -1,5 +1,6 @@
 // A thread per element, a row of blocks per member.
 #include "kernels/append_rows.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 
 namespace cohort::kernels {
@@ -18,6 +19,7 @@ __global__ void append(AppendRowsArgs args) {
 }  // namespace
 
 void append_rows(CudaStream stream, const AppendRowsArgs& args) {
+  const Rehearsed rehearsed(stream, "append_rows", traffic(args));
   if (args.rows * args.columns == 0) return;
   const auto blocks = static_cast<unsigned>((args.rows * args.columns + kBlock - 1) / kBlock);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {

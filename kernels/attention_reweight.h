@@ -25,6 +25,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -60,6 +61,18 @@ struct AttentionPoolBackwardArgs {
   void* grad_features = nullptr;
   GradMode grad_mode = GradMode::kOverwrite;
 };
+
+// By the formulas above.
+inline Traffic traffic(const AttentionWeightsArgs& a) {
+  return {3 * bytes_of(a.dtype, a.samples * a.positions)};
+}
+inline Traffic traffic(const AttentionPoolArgs& a) {
+  return {bytes_of(a.dtype, a.samples * a.positions * a.channels)};
+}
+inline Traffic traffic(const AttentionPoolBackwardArgs& a) {
+  const std::int64_t count = a.samples * a.positions * a.channels;
+  return {(a.relu ? bytes_of(a.dtype, count) : 0) + written(a.dtype, count, a.grad_mode)};
+}
 
 void attention_weights(CpuStream stream, const AttentionWeightsArgs& args);
 void attention_weights(CudaStream stream, const AttentionWeightsArgs& args);

@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "kernels/attention_reweight.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/vec.cuh"
@@ -209,6 +210,7 @@ void spread(CudaStream stream, const AttentionPoolBackwardArgs& args) {
 }  // namespace
 
 void attention_weights(CudaStream stream, const AttentionWeightsArgs& args) {
+  const Rehearsed rehearsed(stream, "attention_weights", traffic(args));
   check(args.dtype == DType::f32 || args.dtype == DType::f64, "attention_weights: maps are f32 or f64");
   if (args.dtype == DType::f64) {
     weights<double>(stream, args);
@@ -218,6 +220,7 @@ void attention_weights(CudaStream stream, const AttentionWeightsArgs& args) {
 }
 
 void attention_pool(CudaStream stream, const AttentionPoolArgs& args) {
+  const Rehearsed rehearsed(stream, "attention_pool", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     if (aligned16(args.features) && args.channels % Vec<T>::kWidth == 0) {
       pool<T, Vec<T>::kWidth>(stream, args);
@@ -228,6 +231,7 @@ void attention_pool(CudaStream stream, const AttentionPoolArgs& args) {
 }
 
 void attention_pool_backward(CudaStream stream, const AttentionPoolBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "attention_pool_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     const bool aligned = aligned16(args.relu ? args.features : nullptr) && aligned16(args.grad_pooled) &&
                          aligned16(args.grad_features);

@@ -25,6 +25,7 @@
 #include "kernels/augment_math.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -44,6 +45,13 @@ struct AugmentArgs {
   AugmentOptions options = {};
   Normalisation normalisation = {};
 };
+
+// By the formula above.
+inline Traffic traffic(const AugmentArgs& a) {
+  const std::int64_t image = a.batch_size * a.height * a.width * a.channels;
+  const auto batches = static_cast<std::int64_t>(a.batches.size());
+  return {image * (a.independent ? batches : 1) + bytes_of(a.dtype, image * batches)};
+}
 
 void augment(CpuStream stream, const AugmentArgs& args);
 void augment(CudaStream stream, const AugmentArgs& args);

@@ -8,6 +8,7 @@
 #include <bit>
 
 #include "kernels/augment.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/vec.cuh"
 
@@ -131,6 +132,7 @@ void augment(CudaStream stream, const AugmentArgs& args, const Job& job, int num
 }  // namespace
 
 void augment(CudaStream stream, const AugmentArgs& args) {
+  const Rehearsed rehearsed(stream, "augment", traffic(args));
   check(args.channels >= 1 && args.channels <= kMaxImageChannels, "augment: 1 to 4 channels");
   const int count = args.height * args.width * args.channels;
   Job job{.images = args.images,

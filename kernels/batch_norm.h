@@ -20,6 +20,9 @@
 // Shapes: rows = N H W; x, y, residual and their gradients (rows, channels) dense, `dtype` (f32, bf16, f64);
 // everything per channel (channels), accumulator_of(dtype). No alignment beyond the element's own is assumed.
 //
+// mask, where a device keeps one (batch_norm_mask_bytes): which elements the ReLU let through, one byte for
+// the 16 bytes of a vector of y, bit k for its element k. The backward pass reads it in the place of y.
+//
 // Contract: y may be x in evaluation and residual in both modes; grad_x or grad_residual may be grad_y, and
 // an accumulating grad_x may be grad_residual (y = bn(x) + x); no other two arrays overlap. Deterministic,
 // the same bits for any number of threads. Every training call updates the running statistics: pass null for
@@ -43,6 +46,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -65,6 +69,7 @@ struct BatchNormForwardArgs {
   void* mean = nullptr;    // written for the backward pass; may be null in evaluation
   void* invstd = nullptr;  // written for the backward pass; may be null in evaluation
   void* y = nullptr;
+  std::uint8_t* mask = nullptr;  // with ReLU only; null: not wanted
   double eps = 1e-5;
   double momentum = 0.1;  // PyTorch's sense: the weight of the new value
   bool training = true;   // false: normalise with the running statistics
@@ -78,7 +83,8 @@ struct BatchNormBackwardArgs {
   const std::int32_t* valid_images = nullptr;  // device scalar; null: all rows are valid
   std::int64_t rows_per_image = 1;             // H W
   const void* x = nullptr;
-  const void* y = nullptr;  // read with ReLU only
+  const void* y = nullptr;  // read with ReLU only, and not where there is a mask
+  const std::uint8_t* mask = nullptr;
   const void* grad_y = nullptr;
   const void* gamma = nullptr;  // null: ones
   const void* mean = nullptr;   // as the forward pass wrote them
@@ -95,6 +101,35 @@ struct BatchNormBackwardArgs {
   bool relu = false;
   Workspace workspace;
 };
+
+// By the formulas above.
+inline Traffic traffic(const BatchNormForwardArgs& a) {
+  const std::int64_t s = bytes_of(a.dtype, a.shape.rows * a.shape.channels);
+  return {(a.residual == nullptr ? 2 : 3) * s + (a.mask == nullptr ? 0 : s / 16), a.training ? s : 0};
+}
+inline Traffic traffic(const BatchNormBackwardArgs& a) {
+  const std::int64_t count = a.shape.rows * a.shape.channels;
+  const std::int64_t s = bytes_of(a.dtype, count);
+  const std::int64_t y = !a.relu ? 0 : a.mask == nullptr ? s : s / 16;
+  const bool parameters = a.grad_gamma != nullptr || a.grad_beta != nullptr;
+  const bool sums = parameters || a.grad_residual != nullptr || (a.training && a.grad_x != nullptr);
+  const bool dz_is_kept = a.grad_residual != nullptr && a.grad_residual_mode == GradMode::kOverwrite;
+  Traffic moved{s + y + (sums ? s : 0)};
+  if (a.grad_x != nullptr) moved.bytes += written(a.dtype, count, a.grad_x_mode);
+  if (a.grad_residual != nullptr) moved.bytes += written(a.dtype, count, a.grad_residual_mode);
+  if (sums && a.grad_x != nullptr) moved.again = s + (a.training ? s : 0) + (dz_is_kept ? 0 : y);
+  return moved;
+}
+
+// Bytes of a mask; 0: none is kept, y is read.
+inline std::size_t batch_norm_mask_bytes(CpuStream, DType, const BatchNormShape&) {
+  return 0;
+}
+inline std::size_t batch_norm_mask_bytes(CudaStream, DType dtype, const BatchNormShape& shape) {
+  const std::int64_t vectors =
+      bytes_of(dtype, shape.channels) % 16 == 0 ? bytes_of(dtype, shape.rows * shape.channels) / 16 : 0;
+  return static_cast<std::size_t>(vectors);
+}
 
 // Bytes that either pass needs, on any device and with any number of threads.
 std::size_t batch_norm_workspace(const BatchNormShape& shape);

@@ -22,6 +22,7 @@
 #include <type_traits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/batch_norm.h"
 #include "kernels/cuda/channel_sums.cuh"
 #include "kernels/cuda/pack.cuh"
@@ -32,8 +33,7 @@ namespace {
 using Index = std::int64_t;
 using namespace channels;
 
-constexpr int kSumRows = 8;    // rows in flight per thread in the forward sums
-constexpr int kApplyRows = 4;  // and elsewhere, see rows_in_flight
+constexpr int kApplyRows = 4;  // in flight per thread, except in the forward sums; see rows_in_flight
 
 // Rows of `arrays` tensors, W channels each, that fit a thread's registers while it waits for them.
 constexpr int rows_in_flight(int width, int arrays) {
@@ -41,43 +41,6 @@ constexpr int rows_in_flight(int width, int arrays) {
 }
 
 // --- forward ---
-
-// Running count, sums and squared deviations of W channels, less a shift.
-template <class T, int W>
-struct RunningMoments {
-  using A = Accumulator<T>;
-
-  // rows: the first n of `batch` (n > 0; kFull: all of them).
-  template <bool kFull>
-  __device__ void merge(const Pack<T, W> (&batch)[kSumRows], const Pack<T, W>& shift, int n) {
-    const A inverse = A{1} / static_cast<A>(n);
-    const A inverse_count = count > 0 ? A{1} / count : A{0};
-    const A weight = count * static_cast<A>(n) / (count + static_cast<A>(n));
-#pragma unroll
-    for (int k = 0; k < W; ++k) {
-      A sum = 0;
-#pragma unroll
-      for (int r = 0; r < kSumRows; ++r) {
-        if (kFull || r < n) sum += batch[r][k] - shift[k];
-      }
-      const A mean = sum * inverse;
-      A deviations = 0;
-#pragma unroll
-      for (int r = 0; r < kSumRows; ++r) {
-        const A d = batch[r][k] - shift[k] - mean;
-        if (kFull || r < n) deviations += d * d;
-      }
-      const A delta = mean - total[k] * inverse_count;
-      square[k] += deviations + delta * delta * weight;
-      total[k] += sum;
-    }
-    count += static_cast<A>(n);
-  }
-
-  A count = 0;
-  A total[W] = {};
-  A square[W] = {};
-};
 
 // partial[chunk] = (totals, squares) per channel.
 template <class T, int W>
@@ -145,6 +108,7 @@ struct Forward {
   int num_partials;
   double eps, momentum;
   A floor;  // 0 with ReLU, else -infinity: nothing is below it
+  std::uint8_t* mask;
 };
 
 // y = max(floor, (x - mean) scale + shift + residual), per channel of the slice.
@@ -261,6 +225,7 @@ __global__ __launch_bounds__(kBlock, 2) void normalise_kernel(Tiling t, Forward<
         x[r][k] = value < f.floor ? f.floor : value;
       }
       x[r].store(out);
+      if (f.mask != nullptr) f.mask[(out - f.y) / W] = positive_bits(x[r]);
     }
   }
 }
@@ -272,6 +237,7 @@ struct Backward {
   using A = Accumulator<T>;
   const T* x;
   const T* y;
+  const std::uint8_t* mask;
   const T* grad_y;
   T* grad_x;
   T* grad_residual;
@@ -286,11 +252,32 @@ struct Backward {
   bool training;
 };
 
+// Where the ReLU let values through: bit k of a pack.
+enum class Relu { kNone, kFromY, kFromMask };
+
+template <class T, int W, Relu kRelu>
+struct Gate {
+  unsigned bits = 0;
+
+  __device__ void load(const Backward<T>& b, Index at) {
+    if constexpr (kRelu == Relu::kFromY) bits = positive_bits(Pack<T, W>::load(b.y + at));
+    if constexpr (kRelu == Relu::kFromMask) bits = b.mask[at / W];
+  }
+  template <class A>
+  __device__ A operator()(int k, A value) const {
+    return kRelu == Relu::kNone || (bits >> k & 1U) != 0 ? value : A{0};
+  }
+};
+
+constexpr int num_arrays(Relu relu) {
+  return relu == Relu::kFromY ? 3 : 2;
+}
+
 // partial[chunk] = (sum dz, sum dz (x - mean)) per channel; writes grad_residual on the way.
-template <class T, int W, bool kMask>
+template <class T, int W, Relu kRelu>
 __global__ __launch_bounds__(kBlock, 2) void backward_sums_kernel(Tiling t, Backward<T> b) {
   using A = Accumulator<T>;
-  constexpr int kRows = rows_in_flight(W, kMask ? 3 : 2);
+  constexpr int kRows = rows_in_flight(W, num_arrays(kRelu));
   SIMT_SHARED(A, sums, [W][kBlock + kPadding]);
   SIMT_SHARED(A, sums_x, [W][kBlock + kPadding]);
   SIMT_SHARED(A, scratch, [kBlock]);
@@ -306,14 +293,15 @@ __global__ __launch_bounds__(kBlock, 2) void backward_sums_kernel(Tiling t, Back
     sum[k] = sum_x[k] = 0;
   }
   for (Index row = p.row; row < p.end; row += kRows * p.stride) {
-    Pack<T, W> x[kRows] = {}, dz[kRows] = {}, y[kRows] = {};
+    Pack<T, W> x[kRows] = {}, dz[kRows] = {};
+    Gate<T, W, kRelu> gate[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const Index at = (row + r * p.stride) * t.channels + p.channel;
       if (row + r * p.stride >= limit) continue;
       x[r] = Pack<T, W>::load(b.x + at);
       dz[r] = Pack<T, W>::load(b.grad_y + at);
-      if constexpr (kMask) y[r] = Pack<T, W>::load(b.y + at);
+      gate[r].load(b, at);
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -325,7 +313,7 @@ __global__ __launch_bounds__(kBlock, 2) void backward_sums_kernel(Tiling t, Back
       }
 #pragma unroll
       for (int k = 0; k < W; ++k) {
-        if constexpr (kMask) dz[r][k] = y[r][k] > 0 ? dz[r][k] : 0;
+        dz[r][k] = gate[r](k, dz[r][k]);
         sum[k] += dz[r][k];
         sum_x[k] += dz[r][k] * (x[r][k] - mean[k]);
       }
@@ -402,16 +390,17 @@ __device__ void backward_columns(const Tiling& t, const Backward<T>& b,
   __syncthreads();
 }
 
-template <class T, int W, bool kMask>
+template <class T, int W, Relu kRelu>
 __global__ __launch_bounds__(kBlock, 2) void backward_apply_kernel(Tiling t, Backward<T> b) {
   using A = Accumulator<T>;
-  constexpr int kRows = rows_in_flight(W, kMask ? 3 : 2);
+  constexpr int kRows = rows_in_flight(W, num_arrays(kRelu));
   SIMT_SHARED(BackwardColumns<A>, columns, [1]);
   t.find_valid();
   Place<W> p(t, t.num_chunks - 1 - static_cast<int>(blockIdx.y), t.rows);
   const Index limit = p.end < t.valid ? p.end : t.valid;
   if (b.grad_x == nullptr) p.row = p.end;
-  Pack<T, W> x[kRows] = {}, dz[kRows] = {}, y[kRows] = {};
+  Pack<T, W> x[kRows] = {}, dz[kRows] = {};
+  Gate<T, W, kRelu> gate[kRows];
   const auto load = [&](Index row) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -419,7 +408,7 @@ __global__ __launch_bounds__(kBlock, 2) void backward_apply_kernel(Tiling t, Bac
       if (row + r * p.stride >= limit) continue;
       dz[r] = Pack<T, W>::load(b.grad_y + at);
       if (b.training) x[r] = Pack<T, W>::load(b.x + at);
-      if constexpr (kMask) y[r] = Pack<T, W>::load(b.y + at);
+      gate[r].load(b, at);
     }
   };
   load(p.row);  // on their way while the sums are added up
@@ -445,8 +434,7 @@ __global__ __launch_bounds__(kBlock, 2) void backward_apply_kernel(Tiling t, Bac
       }
 #pragma unroll
       for (int k = 0; k < W; ++k) {
-        A value = dz[r][k];
-        if constexpr (kMask) value = y[r][k] > 0 ? value : 0;
+        A value = gate[r](k, dz[r][k]);
         if (b.training) value = (value - offset[k]) - (x[r][k] - mean[k]) * slope[k];
         dz[r][k] = value * scale[k];
       }
@@ -507,9 +495,11 @@ void forward(CudaStream stream, const BatchNormForwardArgs& args) {
                .num_partials = 0,
                .eps = args.eps,
                .momentum = args.momentum,
-               .floor = args.relu ? A{0} : -std::numeric_limits<A>::infinity()};
+               .floor = args.relu ? A{0} : -std::numeric_limits<A>::infinity(),
+               .mask = args.mask};
   dispatch_width<T>(args.shape, {args.x, args.residual, args.y}, [&](auto width) {
     constexpr int kW = decltype(width)::value;
+    check(args.mask == nullptr || (args.relu && kW > 1), "batch_norm: no mask for this call");
     if (args.training) {
       A* const partial = partial_sums<T>(args.shape, args.workspace);
       const Tiling t = tiling<kW>(args.shape, limit_of(args), batch_norm_device_chunks(args.shape));
@@ -525,13 +515,25 @@ void forward(CudaStream stream, const BatchNormForwardArgs& args) {
   });
 }
 
+// f(std::integral_constant<Relu, ...>)
+template <int W, class F>
+void dispatch_relu(bool relu, const std::uint8_t* mask, F&& f) {
+  if (!relu) return f(std::integral_constant<Relu, Relu::kNone>{});
+  if constexpr (W > 1) {
+    if (mask != nullptr) return f(std::integral_constant<Relu, Relu::kFromMask>{});
+  }
+  check(mask == nullptr, "batch_norm: no mask for this call");
+  f(std::integral_constant<Relu, Relu::kFromY>{});
+}
+
 template <class T, int W>
 void launch_sums(CudaStream stream, const BatchNormBackwardArgs& args, Backward<T>& b) {
   b.partial = partial_sums<T>(args.shape, args.workspace);
   const Tiling t = tiling<W>(args.shape, limit_of(args), batch_norm_device_chunks(args.shape));
   b.num_partials = t.num_chunks;
-  if (args.relu) return simt::launch(backward_sums_kernel<T, W, true>, config_of<W>(stream, t), t, b);
-  simt::launch(backward_sums_kernel<T, W, false>, config_of<W>(stream, t), t, b);
+  dispatch_relu<W>(args.relu, args.mask, [&](auto relu) {
+    simt::launch(backward_sums_kernel<T, W, decltype(relu)::value>, config_of<W>(stream, t), t, b);
+  });
 }
 
 template <class T>
@@ -540,6 +542,7 @@ void backward(CudaStream stream, const BatchNormBackwardArgs& args) {
   if (args.shape.rows == 0) return;
   Backward<T> b{.x = static_cast<const T*>(args.x),
                 .y = static_cast<const T*>(args.y),
+                .mask = args.mask,
                 .grad_y = static_cast<const T*>(args.grad_y),
                 .grad_x = static_cast<T*>(args.grad_x),
                 .grad_residual = static_cast<T*>(args.grad_residual),
@@ -556,32 +559,37 @@ void backward(CudaStream stream, const BatchNormBackwardArgs& args) {
                 .accumulate_beta = args.grad_beta_mode == GradMode::kAccumulate,
                 .training = args.training};
   const bool wants_parameters = b.grad_gamma != nullptr || b.grad_beta != nullptr;
-  dispatch_width<T>(args.shape, {b.x, args.relu ? b.y : nullptr, b.grad_y, b.grad_x, b.grad_residual},
-                    [&](auto width) {
-                      constexpr int kW = decltype(width)::value;
-                      const bool wants_sums = wants_parameters || (args.training && b.grad_x != nullptr);
-                      if (wants_sums || b.grad_residual != nullptr) launch_sums<T, kW>(stream, args, b);
-                      if (!wants_parameters && b.grad_x == nullptr) return;
-                      bool mask = args.relu;
-                      if (b.grad_residual != nullptr && !b.accumulate_residual) {  // it holds dz now
-                        b.grad_y = b.grad_residual;
-                        mask = false;
-                      }
-                      Tiling t = apply_tiling<kW>(args.shape, limit_of(args));
-                      simt::LaunchConfig config = config_of<kW>(stream, t);
-                      if (b.grad_x == nullptr) config.grid.y = 1;  // only the parameters' gradients
-                      if (mask) return simt::launch(backward_apply_kernel<T, kW, true>, config, t, b);
-                      simt::launch(backward_apply_kernel<T, kW, false>, config, t, b);
-                    });
+  dispatch_width<T>(
+      args.shape,
+      {b.x, args.relu && args.mask == nullptr ? b.y : nullptr, b.grad_y, b.grad_x, b.grad_residual},
+      [&](auto width) {
+        constexpr int kW = decltype(width)::value;
+        const bool wants_sums = wants_parameters || (args.training && b.grad_x != nullptr);
+        if (wants_sums || b.grad_residual != nullptr) launch_sums<T, kW>(stream, args, b);
+        if (!wants_parameters && b.grad_x == nullptr) return;
+        bool relu = args.relu;
+        if (b.grad_residual != nullptr && !b.accumulate_residual) {  // it holds dz now
+          b.grad_y = b.grad_residual;
+          relu = false;
+        }
+        Tiling t = apply_tiling<kW>(args.shape, limit_of(args));
+        simt::LaunchConfig config = config_of<kW>(stream, t);
+        if (b.grad_x == nullptr) config.grid.y = 1;  // only the parameters' gradients
+        dispatch_relu<kW>(relu, args.mask, [&](auto gate) {
+          simt::launch(backward_apply_kernel<T, kW, decltype(gate)::value>, config, t, b);
+        });
+      });
 }
 
 }  // namespace
 
 void batch_norm_forward(CudaStream stream, const BatchNormForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "batch_norm_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { forward<T>(stream, args); });
 }
 
 void batch_norm_backward(CudaStream stream, const BatchNormBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "batch_norm_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { backward<T>(stream, args); });
 }
 

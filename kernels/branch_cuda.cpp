@@ -1,6 +1,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/base/rehearsal.h"
 #include "kernels/branch.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/devices.h"
@@ -76,6 +77,17 @@ void count_nodes(cudaGraph_t graph, CapturedStep& step) {
   }
 }
 
+CapturedStep end_rehearsal(Rehearsal& rehearsal) {
+  rehearsal.end_capture();
+  CapturedStep step;
+  for (const Rehearsal::Operation& operation : rehearsal.operations()) {
+    step.kernels += operation.kernels + operation.vendor;
+    step.copies += operation.copies;
+    step.memsets += operation.memsets;
+  }
+  return step;
+}
+
 }  // namespace
 
 CudaStream open_branch(int device, int index) {
@@ -89,17 +101,20 @@ CudaStream open_branch(int device, int index) {
 }
 
 void order(CudaStream before, CudaStream after) {
+  if (before.rehearsal != nullptr) return;
   const OpenBranch& branch = branch_of(before);
   COHORT_CUDA_CHECK(cudaEventRecord(branch.mark, branch.stream));
   COHORT_CUDA_CHECK(cudaStreamWaitEvent(native(after), branch.mark, 0));
 }
 
 void begin_capture(CudaStream stream) {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->begin_capture();
   // Thread-local: what a feed or a writer does on another host thread does not disturb it.
   COHORT_CUDA_CHECK(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal));
 }
 
 CapturedStep end_capture(CudaStream stream) {
+  if (stream.rehearsal != nullptr) return end_rehearsal(*stream.rehearsal);
   cudaGraph_t graph = nullptr;
   COHORT_CUDA_CHECK(cudaStreamEndCapture(native(stream), &graph));
   CapturedStep step;
@@ -115,12 +130,14 @@ CapturedStep end_capture(CudaStream stream) {
 }
 
 void abort_capture(CudaStream stream) noexcept {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->end_capture();
   cudaGraph_t graph = nullptr;
   if (cudaStreamEndCapture(native(stream), &graph) == cudaSuccess) (void)cudaGraphDestroy(graph);
   (void)cudaGetLastError();
 }
 
 void launch(CudaStream stream, CapturedStep step) {
+  if (stream.rehearsal != nullptr) return;
   check(step.graph != nullptr, "branch: launch of a step that was not captured");
   COHORT_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(step.graph), native(stream)));
 }

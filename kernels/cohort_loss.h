@@ -45,6 +45,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -104,6 +105,19 @@ struct CohortLossArgs {
       nullptr;  // (members): rows whose first largest logit is the label's; NaN: wrong
   std::int32_t* correct_top5 = nullptr;  // (members): rows with fewer than 5 classes before the label's
 };
+
+// By the formula above.
+inline Traffic traffic(const CohortLossArgs& a) {
+  const CohortLossShape& s = a.shape;
+  Traffic moved{bytes_of(s.dtype, s.members * s.rows * s.classes) + 4 * s.rows};
+  if (a.target_rule == TargetRule::kGiven)
+    moved.bytes += bytes_of(accumulator_of(s.dtype), s.rows * s.classes);
+  for (int k = 0; k < s.members; ++k) {
+    const auto at = static_cast<std::size_t>(k);
+    if (a.grad_logits[at] != nullptr) moved.bytes += written(s.dtype, s.rows * s.classes, a.grad_mode[at]);
+  }
+  return moved;
+}
 
 // The CPU's scratch grows with the threads of the stream.
 std::size_t cohort_loss_workspace(CpuStream stream, const CohortLossShape& shape);

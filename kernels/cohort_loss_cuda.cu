@@ -23,6 +23,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cohort_loss.h"
 #include "kernels/cuda/cohort_loss_row.cuh"
 
@@ -309,6 +310,7 @@ std::size_t cohort_loss_workspace(CudaStream, const CohortLossShape& shape) {
 }
 
 void cohort_loss(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
+  const Rehearsed rehearsed(stream, "cohort_loss", traffic(args));
   validate(stream, args, workspace);
   dispatch_float(args.shape.dtype, [&]<class T>(std::type_identity<T>) {
     switch (team_of(args.shape)) {

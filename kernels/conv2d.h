@@ -23,6 +23,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -81,6 +82,20 @@ struct Conv2dBackwardWeightsArgs {
   GradMode bias_mode = GradMode::kOverwrite;
   Workspace workspace = {};
 };
+
+// By the formulas above.
+inline Traffic traffic(const Conv2dForwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_x() + a.shape.num_weight() + a.shape.num_y())};
+}
+inline Traffic traffic(const Conv2dBackwardDataArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_y() + a.shape.num_weight()) +
+          written(a.dtype, a.shape.num_x(), a.mode)};
+}
+inline Traffic traffic(const Conv2dBackwardWeightsArgs& a) {
+  if (a.grad_weight == nullptr) return {};  // column_sum speaks for the bias
+  return {bytes_of(a.dtype, a.shape.num_x() + a.shape.num_y()) +
+          written(accumulator_of(a.dtype), a.shape.num_weight(), a.weight_mode)};
+}
 
 void conv2d_forward(CpuStream stream, const Conv2dForwardArgs& args);
 void conv2d_forward(CudaStream stream, const Conv2dForwardArgs& args);

@@ -11,6 +11,7 @@
 #include <initializer_list>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/conv2d.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cuda/conv2d_plain.h"
@@ -136,6 +137,7 @@ std::size_t backward_weights_workspace(CudaStream stream, const Conv2dShape& s, 
 }  // namespace
 
 void conv2d_forward(CudaStream stream, const Conv2dForwardArgs& a) {
+  const Rehearsed rehearsed(stream, "conv2d_forward", traffic(a));
   const Conv2dShape& s = a.shape;
   check_shape(s);
   if (s.num_y() == 0) return;
@@ -172,6 +174,7 @@ void conv2d_forward(CudaStream stream, const Conv2dForwardArgs& a) {
 }
 
 void conv2d_backward_data(CudaStream stream, const Conv2dBackwardDataArgs& a) {
+  const Rehearsed rehearsed(stream, "conv2d_backward_data", traffic(a));
   check_shape(a.shape);
   if (a.shape.num_x() == 0) return;
   if (!aligned({a.grad_y, a.weight, a.grad_x})) return cuda::plain_conv2d_backward_data(stream, a);
@@ -186,6 +189,7 @@ void conv2d_backward_data(CudaStream stream, const Conv2dBackwardDataArgs& a) {
 }
 
 void conv2d_backward_weights(CudaStream stream, const Conv2dBackwardWeightsArgs& a) {
+  const Rehearsed rehearsed(stream, "conv2d_backward_weights", traffic(a));
   const Conv2dShape& s = a.shape;
   check_shape(s);
   if (a.grad_bias != nullptr) {

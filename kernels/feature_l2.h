@@ -23,6 +23,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -44,6 +45,13 @@ struct FeatureL2Args {
   void* value = nullptr;
   void* loss = nullptr;
 };
+
+// By the formula above.
+inline Traffic traffic(const FeatureL2Args& a) {
+  const std::int64_t count = a.rows * a.row_size;
+  return {2 * bytes_of(a.dtype, count) +
+          (a.grad_student == nullptr ? 0 : written(a.dtype, count, a.grad_mode))};
+}
 
 std::size_t feature_l2_workspace(std::int64_t elements);
 

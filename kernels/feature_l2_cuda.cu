@@ -4,6 +4,7 @@
 // the pointers is not 16-byte aligned, the same thread does the same elements one by one, so the bits do not
 // change. Bytes: the header's formula. Shared memory: 128 (f64: 256) bytes; registers (sm_90): f32 56,
 // bf16 102, f64 56.
+#include "kernels/base/rehearsal.h"
 #include "kernels/feature_l2.h"
 
 #include <algorithm>
@@ -163,6 +164,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void feature_l2(CudaStream stream, const FeatureL2Args& args, Workspace workspace) {
+  const Rehearsed rehearsed(stream, "feature_l2", traffic(args));
   check(args.weight != nullptr, "feature_l2: no weight");
   check(args.rows >= 0 && args.row_size >= 0, "feature_l2: negative sizes");
   const std::int64_t elements = args.rows * args.row_size;

@@ -15,6 +15,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -33,6 +34,13 @@ struct FiniteGuardArgs {
   std::int32_t* mask = nullptr;
   std::int32_t* block_mask = nullptr;
 };
+
+// By the formula above.
+inline Traffic traffic(const FiniteGuardArgs& a) {
+  Traffic moved;
+  for (const GradientBlock& block : a.blocks) moved.bytes += bytes_of(a.dtype, block.count);
+  return moved;
+}
 
 void finite_guard(CpuStream stream, const FiniteGuardArgs& args);
 void finite_guard(CudaStream stream, const FiniteGuardArgs& args);

@@ -4,6 +4,7 @@
 // not finite: an integer "or", so the order of blocks does not matter. The last block turns bits into masks
 // and clears them. Moves the gradients once. No shared memory but one word; registers (sm_90): f32 32, f64
 // 30.
+#include "kernels/base/rehearsal.h"
 #include "kernels/finite_guard.h"
 
 #include <algorithm>
@@ -163,6 +164,7 @@ void guard(CudaStream stream, const FiniteGuardArgs& args) {
 }  // namespace
 
 void finite_guard(CudaStream stream, const FiniteGuardArgs& args) {
+  const Rehearsed rehearsed(stream, "finite_guard", traffic(args));
   check(args.members >= 0 && args.members <= kMaxMembers, "finite_guard: at most 64 members");
   for (const GradientBlock& block : args.blocks) {
     check(block.member >= 0 && block.member < args.members, "finite_guard: a block's member does not exist");

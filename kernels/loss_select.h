@@ -25,6 +25,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -48,6 +49,13 @@ struct LossSelectArgs {
   void* kl_weight = nullptr;
   void* feature_weight = nullptr;
 };
+
+// By the formula above.
+inline Traffic traffic(const LossSelectArgs& a) {
+  const std::int64_t a_size = bytes_of(a.dtype, 1);
+  return {(a.row_winner == nullptr ? 0 : a.members * a.rows * a_size) +
+          a.members * (1 + 2 * a.members) * a_size};
+}
 
 void loss_select(CpuStream stream, const LossSelectArgs& args);
 void loss_select(CudaStream stream, const LossSelectArgs& args);

@@ -2,6 +2,7 @@
 // sit in one cache line); every block does its 256 rows of row_winner, a thread per row, so that each
 // member's losses are read coalesced and once. Moves members * rows * sizeof(A) + 4 * rows bytes. No shared
 // memory; registers (sm_90): f32 32, f64 32.
+#include "kernels/base/rehearsal.h"
 #include "kernels/loss_select.h"
 
 #include <algorithm>
@@ -75,6 +76,7 @@ __global__ void __launch_bounds__(kThreads) select_kernel(const LossSelectArgs a
 }  // namespace
 
 void loss_select(CudaStream stream, const LossSelectArgs& args) {
+  const Rehearsed rehearsed(stream, "loss_select", traffic(args));
   check(args.members >= 1, "loss_select: no members");
   check(args.ce != nullptr, "loss_select: no losses");
   check(args.row_winner == nullptr || args.ce_rows != nullptr, "loss_select: row_winner needs ce_rows");

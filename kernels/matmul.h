@@ -21,6 +21,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -54,6 +55,16 @@ struct ColumnSumArgs {
   GradMode mode = GradMode::kOverwrite;
   Workspace workspace = {};
 };
+
+// By the formulas above.
+inline Traffic traffic(const MatmulArgs& a) {
+  const MatmulShape& s = a.shape;
+  return {bytes_of(a.a_dtype, s.m * s.k) + bytes_of(a.b_dtype, s.k * s.n) +
+          written(a.c_dtype, s.m * s.n, a.mode)};
+}
+inline Traffic traffic(const ColumnSumArgs& a) {
+  return {bytes_of(a.dtype, a.rows * a.columns)};
+}
 
 void column_sum(CpuStream stream, const ColumnSumArgs& args);
 void column_sum(CudaStream stream, const ColumnSumArgs& args);

@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cuda/epilogue.h"
 #include "kernels/cuda/matmul_engine.h"
@@ -50,6 +51,7 @@ void check_dtypes(const MatmulArgs& args) {
 }  // namespace
 
 void matmul(CudaStream stream, const MatmulArgs& args) {
+  const Rehearsed rehearsed(stream, "matmul", traffic(args));
   check_dtypes(args);
   const MatmulShape& s = args.shape;
   if (s.m == 0 || s.n == 0) return;

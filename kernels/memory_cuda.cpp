@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/memory.h"
 
@@ -96,7 +97,8 @@ void refuse_capture(CudaStream stream, const char* function) {
 
 }  // namespace
 
-void* allocate(CudaStream, std::size_t bytes) {
+void* allocate(CudaStream stream, std::size_t bytes) {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->reserve(bytes);
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, bytes == 0 ? 1 : bytes);
   if (status == cudaErrorMemoryAllocation) {
@@ -112,7 +114,8 @@ void* allocate(CudaStream, std::size_t bytes) {
   return data;
 }
 
-void deallocate(CudaStream, void* data) noexcept {
+void deallocate(CudaStream stream, void* data) noexcept {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->release(data);
   // Nothing to be done about a failure: the device is lost, and the next call that can report it does.
   (void)cudaFree(data);
 }
@@ -120,6 +123,7 @@ void deallocate(CudaStream, void* data) noexcept {
 void copy_to_device(CudaStream stream, void* device, const void* host, std::size_t bytes) {
   if (bytes == 0) return;
   refuse_capture(stream, "copy_to_device");
+  if (stream.rehearsal != nullptr) return;
   Staging::instance().to_device(native(stream), static_cast<std::byte*>(device),
                                 static_cast<const std::byte*>(host), bytes);
 }
@@ -127,19 +131,26 @@ void copy_to_device(CudaStream stream, void* device, const void* host, std::size
 void copy_to_host(CudaStream stream, void* host, const void* device, std::size_t bytes) {
   if (bytes == 0) return;
   refuse_capture(stream, "copy_to_host");
+  if (stream.rehearsal != nullptr) {
+    std::memset(host, 0, bytes);
+    return;
+  }
   Staging::instance().to_host(native(stream), static_cast<std::byte*>(host),
                               static_cast<const std::byte*>(device), bytes);
 }
 
 void fill_zero(CudaStream stream, void* device, std::size_t bytes) {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->node(Rehearsal::Node::kMemset);
   if (bytes != 0) COHORT_CUDA_CHECK(cudaMemsetAsync(device, 0, bytes, native(stream)));
 }
 
 void poison(CudaStream stream, void* device, std::size_t bytes) {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->node(Rehearsal::Node::kMemset);
   if (bytes != 0) COHORT_CUDA_CHECK(cudaMemsetAsync(device, 0xff, bytes, native(stream)));
 }
 
 void synchronize(CudaStream stream) {
+  if (stream.rehearsal != nullptr) return;
   COHORT_CUDA_CHECK(cudaStreamSynchronize(native(stream)));
 }
 

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -24,6 +25,11 @@ struct PermutationArgs {
   std::uint64_t seed = 0;
   std::uint32_t epoch = 0;
 };
+
+// By the formula above.
+inline Traffic traffic(const PermutationArgs& a) {
+  return {8 * a.count};  // and the sort's own passes
+}
 
 std::size_t permutation_workspace(CpuStream stream, std::int64_t count);
 std::size_t permutation_workspace(CudaStream stream, std::int64_t count);

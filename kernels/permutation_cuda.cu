@@ -1,6 +1,7 @@
 // Keys by one thread per image, then a stable radix sort of (key, value) pairs (kernels/cuda/sort_pairs.h:
 // Thrust). Bytes: the sort dominates: 8 passes over 12 bytes per image, read and write.
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/sort_pairs.h"
 #include "kernels/permutation.h"
@@ -30,6 +31,7 @@ std::size_t permutation_workspace(CudaStream, std::int64_t count) {
 }
 
 void permutation(CudaStream stream, const PermutationArgs& args, Workspace workspace) {
+  const Rehearsed rehearsed(stream, "permutation", traffic(args));
   check(workspace.size() >= permutation_workspace(stream, args.count), "permutation: workspace too small");
   if (args.count == 0) return;
   auto* const keys = reinterpret_cast<std::uint64_t*>(workspace.data());

@@ -33,6 +33,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 #include "kernels/perturb_math.h"
 
 namespace cohort::kernels {
@@ -57,6 +58,11 @@ struct PerturbArgs {
   PerturbOptions options = {};
   Normalisation normalisation = {};  // of the batches, to find pixels in [0, 1] and black
 };
+
+// By the formula above.
+inline Traffic traffic(const PerturbArgs& a) {
+  return {3 * bytes_of(accumulator_of(a.dtype), a.batch_size * a.height * a.width * a.channels)};
+}
 
 // Enough for both calls.
 std::size_t perturb_workspace(const PerturbArgs& args);

@@ -13,6 +13,7 @@
 // the radius of the smoothing (18 KiB at 32x32, 41 KiB at 224x224). Registers (sm_90): plan 48, first
 // launch 64, second 58 (f32), 60 (bf16), 63 (f64), no spill; 160 bytes of stack, of the one thread that
 // draws.
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/perturb.h"
@@ -466,6 +467,7 @@ void perturb(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
 }  // namespace
 
 void perturb_plan(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
+  const Rehearsed rehearsed(stream, "perturb_plan", {});
   check(workspace.size() >= perturb_workspace(args), "perturb_plan: workspace too small");
   const Plan plan{args.labels,       args.step,         args.valid_rows,
                   args.member,       args.operation,    args.moved_member,
@@ -482,6 +484,7 @@ void perturb_plan(CudaStream stream, const PerturbArgs& args, Workspace workspac
 }
 
 void perturb(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
+  const Rehearsed rehearsed(stream, "perturb", traffic(args));
   check(workspace.size() >= perturb_workspace(args), "perturb: workspace too small");
   check(args.channels >= 1 && args.channels <= kMaxImageChannels, "perturb: 1 to 4 channels");
   check(args.batches.size() <= kMaxBatches, "perturb: at most 16 members");

@@ -20,6 +20,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -46,6 +47,19 @@ struct PixelCosineBackwardArgs {
   void* grad_b = nullptr;
   GradMode grad_b_mode = GradMode::kOverwrite;
 };
+
+// By the formulas above.
+inline Traffic traffic(const PixelCosineArgs& a) {
+  return {2 * bytes_of(a.dtype, a.positions * a.channels) + bytes_of(accumulator_of(a.dtype), a.positions)};
+}
+inline Traffic traffic(const PixelCosineBackwardArgs& a) {
+  const std::int64_t count = a.positions * a.channels;
+  const std::int64_t maps = 2 * bytes_of(a.dtype, count);
+  Traffic moved{maps + bytes_of(accumulator_of(a.dtype), a.positions), maps};
+  if (a.grad_a != nullptr) moved.bytes += written(a.dtype, count, a.grad_a_mode);
+  if (a.grad_b != nullptr) moved.bytes += written(a.dtype, count, a.grad_b_mode);
+  return moved;
+}
 
 void pixel_cosine(CpuStream stream, const PixelCosineArgs& args);
 void pixel_cosine(CudaStream stream, const PixelCosineArgs& args);

@@ -7,6 +7,7 @@
 // f64), 58 (bf16), no spill.
 #include <cmath>
 
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/vec.cuh"
@@ -170,6 +171,7 @@ simt::LaunchConfig config(CudaStream stream, std::int64_t positions) {
 }  // namespace
 
 void pixel_cosine(CudaStream stream, const PixelCosineArgs& args) {
+  const Rehearsed rehearsed(stream, "pixel_cosine", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     with_shape<T>(args.channels, aligned16(args.a) && aligned16(args.b),
                   [&]<int kLanes, int kWidth>(std::integral_constant<int, kLanes>,
@@ -183,6 +185,7 @@ void pixel_cosine(CudaStream stream, const PixelCosineArgs& args) {
 }
 
 void pixel_cosine_backward(CudaStream stream, const PixelCosineBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "pixel_cosine_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     const Backward<T> job{static_cast<const T*>(args.a),
                           static_cast<const T*>(args.b),

@@ -24,6 +24,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -101,6 +102,35 @@ struct ShortcutABackwardArgs {
   void* grad_x = nullptr;
   GradMode mode = GradMode::kOverwrite;
 };
+
+// By the formulas above.
+inline Traffic traffic(const ReluForwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.count)};
+}
+inline Traffic traffic(const ReluBackwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
+}
+inline Traffic traffic(const AddArgs& a) {
+  return {3 * bytes_of(a.dtype, a.count)};
+}
+inline Traffic traffic(const ScaleArgs& a) {
+  return {bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
+}
+inline Traffic traffic(const CastArgs& a) {
+  return {bytes_of(a.from, a.count) + bytes_of(a.to, a.count)};
+}
+inline Traffic traffic(const FillArgs& a) {
+  return {bytes_of(a.dtype, a.count)};
+}
+inline Traffic traffic(const ShortcutAForwardArgs& a) {
+  const std::int64_t pixels = a.shape.batch * a.shape.out_height() * a.shape.out_width();
+  return {bytes_of(a.dtype, pixels * (a.shape.channels_in + a.shape.channels_out))};
+}
+inline Traffic traffic(const ShortcutABackwardArgs& a) {
+  const ShortcutAShape& s = a.shape;
+  return {bytes_of(a.dtype, s.batch * s.out_height() * s.out_width() * s.channels_in) +
+          written(a.dtype, s.batch * s.height * s.width * s.channels_in, a.mode)};
+}
 
 void relu_forward(CpuStream stream, const ReluForwardArgs& args);
 void relu_forward(CudaStream stream, const ReluForwardArgs& args);

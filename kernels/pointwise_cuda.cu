@@ -3,6 +3,7 @@
 // Bytes moved: as the header says, each once. Registers (ptxas, sm_90): at most 46 (f64: 64); no spill.
 #include <type_traits>
 
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/pointwise.h"
 
@@ -225,6 +226,7 @@ void shortcut_backward(CudaStream stream, const ShortcutABackwardArgs& args) {
 }  // namespace
 
 void relu_forward(CudaStream stream, const ReluForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "relu_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, aligned16(args.x), args.y, GradMode::kOverwrite,
            Relu<T>{static_cast<const T*>(args.x)});
@@ -232,6 +234,7 @@ void relu_forward(CudaStream stream, const ReluForwardArgs& args) {
 }
 
 void relu_backward(CudaStream stream, const ReluBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "relu_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, all_aligned16({args.y, args.grad_y}), args.grad_x, args.mode,
            ReluMask<T>{static_cast<const T*>(args.y), static_cast<const T*>(args.grad_y)});
@@ -239,6 +242,7 @@ void relu_backward(CudaStream stream, const ReluBackwardArgs& args) {
 }
 
 void add(CudaStream stream, const AddArgs& args) {
+  const Rehearsed rehearsed(stream, "add", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, all_aligned16({args.a, args.b}), args.y, GradMode::kOverwrite,
            Sum<T>{static_cast<const T*>(args.a), static_cast<const T*>(args.b)});
@@ -246,6 +250,7 @@ void add(CudaStream stream, const AddArgs& args) {
 }
 
 void scale(CudaStream stream, const ScaleArgs& args) {
+  const Rehearsed rehearsed(stream, "scale", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, aligned16(args.x), args.y, args.mode,
            Scaled<T>{static_cast<const T*>(args.x), static_cast<Accumulator<T>>(args.factor)});
@@ -253,6 +258,7 @@ void scale(CudaStream stream, const ScaleArgs& args) {
 }
 
 void cast(CudaStream stream, const CastArgs& args) {
+  const Rehearsed rehearsed(stream, "cast", traffic(args));
   dispatch_float(args.from, [&]<class From>(std::type_identity<From>) {
     dispatch_float(args.to, [&]<class To>(std::type_identity<To>) {
       map<To>(stream, args.count, aligned16(args.x), args.y, GradMode::kOverwrite,
@@ -262,6 +268,7 @@ void cast(CudaStream stream, const CastArgs& args) {
 }
 
 void fill(CudaStream stream, const FillArgs& args) {
+  const Rehearsed rehearsed(stream, "fill", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, true, args.y, GradMode::kOverwrite,
            Constant<T>{static_cast<Accumulator<T>>(args.value)});
@@ -269,10 +276,12 @@ void fill(CudaStream stream, const FillArgs& args) {
 }
 
 void shortcut_a_forward(CudaStream stream, const ShortcutAForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "shortcut_a_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { shortcut_forward<T>(stream, args); });
 }
 
 void shortcut_a_backward(CudaStream stream, const ShortcutABackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "shortcut_a_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     if (args.mode == GradMode::kAccumulate) return shortcut_backward<T, true>(stream, args);
     shortcut_backward<T, false>(stream, args);

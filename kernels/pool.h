@@ -25,6 +25,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -35,6 +36,9 @@ struct PoolShape {
   std::int64_t channels = 0;
   std::int64_t out_height = 0;
   std::int64_t out_width = 0;
+
+  constexpr std::int64_t num_x() const { return batch * height * width * channels; }
+  constexpr std::int64_t num_y() const { return batch * out_height * out_width * channels; }
 };
 
 struct PoolWindow {
@@ -96,6 +100,28 @@ struct AdaptiveAvgPoolBackwardArgs {
   void* grad_x = nullptr;
   GradMode mode = GradMode::kOverwrite;
 };
+
+// By the formulas above.
+inline Traffic traffic(const MaxPoolForwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_x() + a.shape.num_y()) +
+          (a.argmax == nullptr ? 0 : 4 * a.shape.num_y())};
+}
+inline Traffic traffic(const MaxPoolBackwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_y()) + 4 * a.shape.num_y() +
+          written(a.dtype, a.shape.num_x(), a.mode)};
+}
+inline Traffic traffic(const AvgPoolForwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_x() + a.shape.num_y())};
+}
+inline Traffic traffic(const AvgPoolBackwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_y()) + written(a.dtype, a.shape.num_x(), a.mode)};
+}
+inline Traffic traffic(const AdaptiveAvgPoolForwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_x() + a.shape.num_y())};
+}
+inline Traffic traffic(const AdaptiveAvgPoolBackwardArgs& a) {
+  return {bytes_of(a.dtype, a.shape.num_y()) + written(a.dtype, a.shape.num_x(), a.mode)};
+}
 
 void max_pool_forward(CpuStream stream, const MaxPoolForwardArgs& args);
 void max_pool_forward(CudaStream stream, const MaxPoolForwardArgs& args);

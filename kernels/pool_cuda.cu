@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/pool.h"
 #include "kernels/pool_axis.h"
@@ -307,14 +308,17 @@ void max_backward(CudaStream stream, const MaxPoolBackwardArgs& args) {
 }  // namespace
 
 void max_pool_forward(CudaStream stream, const MaxPoolForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "max_pool_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { max_forward<T>(stream, args); });
 }
 
 void max_pool_backward(CudaStream stream, const MaxPoolBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "max_pool_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { max_backward<T>(stream, args); });
 }
 
 void avg_pool_forward(CudaStream stream, const AvgPoolForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "avg_pool_forward", traffic(args));
   const PoolAxes axes = window_axes(args.shape, args.window, args.count_include_pad);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_forward<T>(stream, args.shape, axes, args.x, args.y);
@@ -322,6 +326,7 @@ void avg_pool_forward(CudaStream stream, const AvgPoolForwardArgs& args) {
 }
 
 void avg_pool_backward(CudaStream stream, const AvgPoolBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "avg_pool_backward", traffic(args));
   const PoolAxes axes = window_axes(args.shape, args.window, args.count_include_pad);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_backward<T>(stream, args.shape, axes, args.grad_y, args.grad_x, args.mode);
@@ -329,6 +334,7 @@ void avg_pool_backward(CudaStream stream, const AvgPoolBackwardArgs& args) {
 }
 
 void adaptive_avg_pool_forward(CudaStream stream, const AdaptiveAvgPoolForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "adaptive_avg_pool_forward", traffic(args));
   const PoolAxes axes = adaptive_axes(args.shape);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_forward<T>(stream, args.shape, axes, args.x, args.y);
@@ -336,6 +342,7 @@ void adaptive_avg_pool_forward(CudaStream stream, const AdaptiveAvgPoolForwardAr
 }
 
 void adaptive_avg_pool_backward(CudaStream stream, const AdaptiveAvgPoolBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "adaptive_avg_pool_backward", traffic(args));
   const PoolAxes axes = adaptive_axes(args.shape);
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     average_backward<T>(stream, args.shape, axes, args.grad_y, args.grad_x, args.mode);
@@ -343,10 +350,12 @@ void adaptive_avg_pool_backward(CudaStream stream, const AdaptiveAvgPoolBackward
 }
 
 void global_avg_pool_forward(CudaStream stream, const AdaptiveAvgPoolForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "global_avg_pool_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { global_forward<T>(stream, args); });
 }
 
 void global_avg_pool_backward(CudaStream stream, const AdaptiveAvgPoolBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "global_avg_pool_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { global_backward<T>(stream, args); });
 }
 

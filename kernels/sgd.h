@@ -21,6 +21,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -43,6 +44,15 @@ struct SgdArgs {
   bool nesterov = false;
   DType dtype = DType::f32;  // f32 or f64
 };
+
+// By the formula above.
+inline Traffic traffic(const SgdArgs& a) {
+  Traffic moved;
+  const std::int64_t arrays = a.momentum == 0 ? 3 : 5;
+  for (const SgdMember& m : a.members)
+    moved.bytes += arrays * bytes_of(a.dtype, m.count) + (m.shadow == nullptr ? 0 : 2 * m.count);
+  return moved;
+}
 
 void sgd(CpuStream stream, const SgdArgs& args);
 void sgd(CudaStream stream, const SgdArgs& args);

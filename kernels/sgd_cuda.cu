@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/sgd.h"
 
@@ -136,6 +137,7 @@ void enqueue(CudaStream stream, const SgdArgs& args, const Launch& launch, unsig
 }  // namespace
 
 void sgd(CudaStream stream, const SgdArgs& args) {
+  const Rehearsed rehearsed(stream, "sgd", traffic(args));
   check(args.dtype == DType::f32 || args.dtype == DType::f64, "sgd: parameters are f32 or f64");
   for (std::size_t first = 0; first < args.members.size(); first += kMostMembers) {
     Launch launch{};

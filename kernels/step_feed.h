@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -29,6 +30,11 @@ struct StepFeedArgs {
   std::int64_t batch_size = 0;  // of every step but the epoch's last
   std::int64_t columns = 0;
 };
+
+// By the formula above.
+inline Traffic traffic(const StepFeedArgs& a) {
+  return {8 * (a.rows + a.columns)};
+}
 
 void step_feed(CpuStream stream, const StepFeedArgs& args);
 void step_feed(CudaStream stream, const StepFeedArgs& args);

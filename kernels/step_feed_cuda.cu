@@ -1,4 +1,5 @@
 // One block: everybody has read the cursor before one thread moves it on.
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/step_feed.h"
 
@@ -23,6 +24,7 @@ __global__ void feed(StepFeedArgs args) {
 }  // namespace
 
 void step_feed(CudaStream stream, const StepFeedArgs& args) {
+  const Rehearsed rehearsed(stream, "step_feed", traffic(args));
   simt::launch(feed, {.grid = 1, .block = kBlock, .stream = stream}, args);
 }
 

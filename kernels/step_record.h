@@ -15,6 +15,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -34,6 +35,16 @@ struct StepRecordArgs {
   std::int64_t capacity = 0;
   const std::int32_t* step = nullptr;
 };
+
+// By the formula above.
+inline Traffic traffic(const StepRecordArgs& a) {
+  Traffic moved;
+  for (int i = 0; i < a.num_sources; ++i) {
+    const RecordSource& source = a.sources[static_cast<std::size_t>(i)];
+    moved.bytes += bytes_of(source.dtype, source.count) + 8 * source.count;
+  }
+  return moved;
+}
 
 void step_record(CpuStream stream, const StepRecordArgs& args);
 void step_record(CudaStream stream, const StepRecordArgs& args);

@@ -1,4 +1,5 @@
 // One warp; a lane per element of a source.
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/step_record.h"
 #include "kernels/step_record_math.h"
@@ -20,6 +21,7 @@ __global__ void record(StepRecordArgs args) {
 }  // namespace
 
 void step_record(CudaStream stream, const StepRecordArgs& args) {
+  const Rehearsed rehearsed(stream, "step_record", traffic(args));
   simt::launch(record, {.grid = 1, .block = kBlock, .stream = stream}, args);
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "tools/bench_plan.h"
 #include "tools/build_info.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
@@ -54,6 +55,7 @@ int run_bench(const Arguments& arguments) {
     config.override_value("data.test_images", std::int64_t{16}, "bench");
   }
   config.override_value("data.val_fraction", 0.0, "bench");
+  if (arguments.has("--dry-run")) return print_step_costs(config, arguments.has("--json"));
   RunSetup run = make_run(config, [](const std::string& text) { print_warning(text); });
   const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
   // One epoch of as many steps as are run, each on the same batch size; images come again when the set is
@@ -135,10 +137,17 @@ CommandSpec bench_command() {
   spec.examples = {
       {"cohort bench step --net resnet32 --net resnet32 --batch-size 128",
        "forward, teaching, backward, update"},
-      {"cohort bench step --method independent --json", "the same without teaching, for scripts"}};
+      {"cohort bench step --method independent --json", "the same without teaching, for scripts"},
+      {"cohort bench step --net resnet32 --net resnet32 --precision bf16 --dry-run",
+       "nodes, bytes and memory of a step on a GPU"}};
   spec.flags = setting_flags();
   spec.flags.push_back({"--steps", "", "N", "timed steps (20)", "Run"});
   spec.flags.push_back({"--warmup", "", "N", "steps before them (3)", "Run"});
+  spec.flags.push_back(
+      {"--dry-run", "", "",
+       "count what a step does on a GPU (graph nodes, bytes, memory); runs nothing and needs "
+       "no GPU, only a build with the CUDA backend",
+       "Run"});
   spec.flags.push_back(json_flag());
   spec.run = run_bench;
   return spec;

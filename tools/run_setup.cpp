@@ -63,9 +63,11 @@ Device find_device(const DeviceChoice& choice) {
 
 }  // namespace
 
-ContextOptions context_options(const Config& config) {
+namespace {
+
+ContextOptions context_options(const Config& config, const Device& device) {
   ContextOptions options;
-  options.device = find_device(*parse_device(config.text("device")));
+  options.device = device;
   options.precision = precision_of(config.text("train.precision"));
   if (options.precision == Precision::kTF32 && options.device.kind == DeviceKind::kCpu) {
     throw Error(ErrorKind::kUsage,
@@ -77,6 +79,12 @@ ContextOptions context_options(const Config& config) {
   options.num_branches = static_cast<int>(config.networks().size());
   options.seed = static_cast<std::uint64_t>(config.integer("seed"));
   return options;
+}
+
+}  // namespace
+
+ContextOptions context_options(const Config& config) {
+  return context_options(config, find_device(*parse_device(config.text("device"))));
 }
 
 nn::Schedule make_schedule(const Config& config) {
@@ -255,14 +263,12 @@ void load_first_weights(const Config& config, RunSetup& run, const data::Warn& w
   }
 }
 
-}  // namespace
-
-RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights) {
+RunSetup make_run(const Config& config, const data::Warn& warn, const ContextOptions& options) {
   RunSetup run;
   std::unique_ptr<distill::Method> method = make_method(config);
   method->check_members(static_cast<int>(config.networks().size()));
   run.formula = method->formula(static_cast<int>(config.networks().size()));
-  run.ctx = std::make_unique<Context>(context_options(config));
+  run.ctx = std::make_unique<Context>(options);
   run.data = load_data(config, run.ctx->cpu_stream(), warn);
   const std::uint64_t parts[2] = {run.data.train.fingerprint(), run.data.test.fingerprint()};
   run.fingerprint = xxh3_64(parts, sizeof(parts));
@@ -276,8 +282,30 @@ RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights wei
                              .seed = static_cast<std::uint64_t>(config.integer("data.label_noise_seed"))});
   run.cohort = std::make_unique<distill::Cohort>(*run.ctx, member_specs(config), std::move(method),
                                                  run.data.train, cohort_options(config));
+  return run;
+}
+
+}  // namespace
+
+RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights) {
+  RunSetup run = make_run(config, warn, context_options(config));
   if (weights == FirstWeights::kRead) load_first_weights(config, run, warn);
   return run;
+}
+
+RunSetup make_rehearsal(const Config& config, const data::Warn& warn) {
+  if (!kHasCuda) {
+    throw Error(ErrorKind::kDevice, "this build has no CUDA backend, whose steps are what could be counted",
+                "build with a CUDA toolkit and -DCOHORT_CUDA=ON; no GPU is needed");
+  }
+  if (parse_device(config.text("device"))->kind == DeviceChoice::Kind::kCpu) {
+    throw Error(ErrorKind::kUsage, "the steps that are counted are those of a GPU, not of device cpu",
+                "leave --device out; no GPU is needed");
+  }
+  ContextOptions options = context_options(config, {DeviceKind::kCuda, 0});
+  options.graph = true;
+  options.rehearse = true;
+  return make_run(config, warn, options);
 }
 
 }  // namespace cohort::tools

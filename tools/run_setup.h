@@ -45,6 +45,8 @@ struct RunSetup {
 // wrong. A run that is resumed has its weights in the checkpoint: the files it started from may be gone.
 enum class FirstWeights { kRead, kFromCheckpoint };
 RunSetup make_run(const Config& config, const data::Warn& warn, FirstWeights weights = FirstWeights::kRead);
+// The same on a context that goes through steps of the CUDA backend without a device; no weights are read.
+RunSetup make_rehearsal(const Config& config, const data::Warn& warn);
 
 // One warning for every convolution of the networks that runs on a slow path with such batches (x86-64 only:
 // the fast paths are that machine's). No error: the results are right, and an unusual model must stay

@@ -9,12 +9,12 @@ namespace cohort::ops {
 namespace {
 
 struct BatchNormNode final : Node {
-  Tensor x, gamma, beta, residual, mean, invstd, valid_images;
+  Tensor x, gamma, beta, residual, mean, invstd, mask, valid_images;
   kernels::BatchNormShape shape;
   BatchNormOptions options;
 
   BatchNormNode(const Tensor& y_, const Tensor& x_, const BatchNormParameters& parameters,
-                const Tensor& residual_, const Tensor& mean_, const Tensor& invstd_,
+                const Tensor& residual_, const Tensor& mean_, const Tensor& invstd_, const Tensor& mask_,
                 const Tensor& valid_images_, const kernels::BatchNormShape& shape_,
                 const BatchNormOptions& options_)
       : Node("batch_norm", y_),
@@ -24,6 +24,7 @@ struct BatchNormNode final : Node {
         residual(residual_),
         mean(mean_),
         invstd(invstd_),
+        mask(mask_),
         valid_images(valid_images_),
         shape(shape_),
         options(options_) {}
@@ -53,6 +54,7 @@ struct BatchNormNode final : Node {
                                     .rows_per_image = shape.rows / x.shape[0],
                                     .x = x.data,
                                     .y = y.data,
+                                    .mask = static_cast<const std::uint8_t*>(mask.data),
                                     .grad_y = grad_y.data,
                                     .gamma = gamma.data,
                                     .mean = mean.data,
@@ -96,6 +98,13 @@ kernels::BatchNormShape checked_shape(const Tensor& x, const BatchNormParameters
   return {x.shape.count() / channels, channels};
 }
 
+// Empty where the device keeps no mask.
+Tensor mask_for(Context& ctx, DType dtype, const kernels::BatchNormShape& shape) {
+  const std::size_t bytes =
+      on_device(ctx, [&](auto stream) { return kernels::batch_norm_mask_bytes(stream, dtype, shape); });
+  return bytes == 0 ? Tensor{} : ctx.empty({static_cast<std::int64_t>(bytes)}, DType::u8);
+}
+
 }  // namespace
 
 Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& parameters,
@@ -105,6 +114,7 @@ Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& para
   const Tensor y = ctx.variable(x.shape, x.dtype);
   const Tensor mean = ctx.empty({shape.channels}, accumulator_of(x.dtype));
   const Tensor invstd = ctx.empty({shape.channels}, accumulator_of(x.dtype));
+  const Tensor mask = options.relu && ctx.recording() ? mask_for(ctx, x.dtype, shape) : Tensor{};
   const Workspace workspace = ctx.workspace(kernels::batch_norm_workspace(shape));
   on_device(ctx, [&](auto stream) {
     kernels::batch_norm_forward(stream, {.dtype = x.dtype,
@@ -120,6 +130,7 @@ Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& para
                                          .mean = mean.data,
                                          .invstd = invstd.data,
                                          .y = y.data,
+                                         .mask = static_cast<std::uint8_t*>(mask.data),
                                          .eps = options.eps,
                                          .momentum = options.momentum,
                                          .training = options.training,
@@ -127,7 +138,7 @@ Tensor batch_norm(Context& ctx, const Tensor& x, const BatchNormParameters& para
                                          .workspace = workspace});
   });
   if (ctx.recording()) {
-    ctx.push(BatchNormNode(y, x, parameters, residual, mean, invstd, valid_images, shape, options));
+    ctx.push(BatchNormNode(y, x, parameters, residual, mean, invstd, mask, valid_images, shape, options));
   }
   return y;
 }

@@ -8,6 +8,7 @@
 
 namespace cohort {
 
+class Rehearsal;
 class ThreadPool;
 
 // Runs the kernel before returning, on the threads of `pool` (null: on the calling thread only).
@@ -18,11 +19,13 @@ struct CpuStream {
 
 // Enqueues the kernel on a CUDA stream. `handle` is a cudaStream_t; `branch` names the vendor-library handles
 // and plans that belong to this stream. `tf32`: convolutions and matrix products may round f32 operands to
-// TF32 (10 bits of mantissa) before they multiply; sums stay in f32.
+// TF32 (10 bits of mantissa) before they multiply; sums stay in f32. With a `rehearsal` nothing is enqueued
+// and no device is touched: what would be is written down there (kernels/base/rehearsal.h).
 struct CudaStream {
   void* handle = nullptr;
   int branch = 0;
   bool tf32 = false;
+  Rehearsal* rehearsal = nullptr;
 };
 
 // Scratch memory lent to one kernel call; its contents mean nothing afterwards. 64-byte aligned.

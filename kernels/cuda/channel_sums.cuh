@@ -117,6 +117,55 @@ __device__ Moments<A> merge_items(A (&scratch)[kBlock], int width, int items, In
   return {sum, squares};
 }
 
+constexpr int kSumRows = 8;  // rows in flight per thread in RunningMoments
+
+// Running count, sums and squared deviations of W channels, less a shift.
+template <class T, int W>
+struct RunningMoments {
+  using A = Accumulator<T>;
+
+  // rows: the first n of `batch` (n > 0; kFull: all of them).
+  template <bool kFull>
+  __device__ void merge(const Pack<T, W> (&batch)[kSumRows], const Pack<T, W>& shift, int n) {
+    const A inverse = A{1} / static_cast<A>(n);
+    const A inverse_count = count > 0 ? A{1} / count : A{0};
+    const A weight = count * static_cast<A>(n) / (count + static_cast<A>(n));
+#pragma unroll
+    for (int k = 0; k < W; ++k) {
+      A sum = 0;
+#pragma unroll
+      for (int r = 0; r < kSumRows; ++r) {
+        if (kFull || r < n) sum += batch[r][k] - shift[k];
+      }
+      const A mean = sum * inverse;
+      A deviations = 0;
+#pragma unroll
+      for (int r = 0; r < kSumRows; ++r) {
+        const A d = batch[r][k] - shift[k] - mean;
+        if (kFull || r < n) deviations += d * d;
+      }
+      const A delta = mean - total[k] * inverse_count;
+      square[k] += deviations + delta * delta * weight;
+      total[k] += sum;
+    }
+    count += static_cast<A>(n);
+  }
+
+  A count = 0;
+  A total[W] = {};
+  A square[W] = {};
+};
+
+// Bit k: element k, rounded as it is stored, is positive.
+template <class T, int W>
+__device__ std::uint8_t positive_bits(const Pack<T, W>& values) {
+  static_assert(W <= 8);
+  unsigned bits = 0;
+#pragma unroll
+  for (int k = 0; k < W; ++k) bits |= (to_float(from_float<T>(values[k])) > 0 ? 1U : 0U) << k;
+  return static_cast<std::uint8_t>(bits);
+}
+
 // f(std::integral_constant<int, W>): 16-byte vectors of channels or single ones.
 template <class T, class F>
 void dispatch_width(const BatchNormShape& shape, std::initializer_list<const void*> pointers, F&& f) {

@@ -1,5 +1,6 @@
 // Column sums of a (rows, columns) matrix in two launches: chunks of kRows rows, then the chunks in order. No
 // atomics: the order of every addition follows from the shape.
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/vec.cuh"
 #include "kernels/matmul.h"
@@ -48,6 +49,7 @@ __global__ void add_chunks(std::int64_t chunks, std::int64_t columns, const Sum*
 }  // namespace
 
 void column_sum(CudaStream stream, const ColumnSumArgs& a) {
+  const Rehearsed rehearsed(stream, "column_sum", traffic(a));
   const std::int64_t chunks = num_chunks(a.rows);
   check(chunks <= 65535, "column_sum: too many rows for one launch");
   check(a.workspace.size() >= column_sum_workspace(stream, a), "column_sum: the workspace is too small");

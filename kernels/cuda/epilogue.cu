@@ -1,5 +1,6 @@
 #include "kernels/cuda/epilogue.h"
 
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/vec.cuh"
 
@@ -49,6 +50,7 @@ __global__ void finish_kernel(std::int64_t count, std::int64_t columns, const Ac
 }  // namespace
 
 void widen(CudaStream stream, const void* from, float* to, std::int64_t count) {
+  const Rehearsed rehearsed(stream, "cast", {6 * count});
   const std::int64_t threads = (count + Vec<bf16>::kWidth - 1) / Vec<bf16>::kWidth;
   simt::launch(widen_kernel, {.grid = blocks_for(threads), .block = kBlock, .stream = stream},
                static_cast<const bf16*>(from), to, count);
@@ -56,6 +58,8 @@ void widen(CudaStream stream, const void* from, float* to, std::int64_t count) {
 
 void finish(CudaStream stream, const FinishArgs& a) {
   const std::int64_t count = a.rows * a.columns;
+  const Rehearsed rehearsed(stream, "finish",
+                            {bytes_of(accumulator_of(a.dtype), count) + written(a.dtype, count, a.mode)});
   dispatch_float(a.dtype, [&]<class T>(std::type_identity<T>) {
     simt::launch(finish_kernel<T>, {.grid = blocks_for(count), .block = kBlock, .stream = stream}, count,
                  a.columns, static_cast<const Accumulator<T>*>(a.sums),

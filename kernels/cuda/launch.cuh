@@ -63,7 +63,7 @@ inline void wait_if_asked(const void* kernel, const LaunchConfig& config) {
 
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... args) {
-  if (empty(config)) return;
+  if (empty(config) || rehearsed(config)) return;
   const void* const symbol = reinterpret_cast<const void*>(kernel);
   detail::allow_shared(symbol, config);
   cudaLaunchConfig_t launch_config = {};

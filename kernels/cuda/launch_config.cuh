@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "kernels/base/rehearsal.h"
 #include "kernels/base/stream.h"
 
 struct CUstream_st;
@@ -14,10 +15,12 @@ namespace simt {
 // A cudaStream_t, also made from the engine's stream.
 struct StreamRef {
   CUstream_st* handle = nullptr;
+  cohort::Rehearsal* rehearsal = nullptr;
 
   StreamRef() = default;
   StreamRef(CUstream_st* stream) : handle(stream) {}
-  StreamRef(const cohort::CudaStream& stream) : handle(static_cast<CUstream_st*>(stream.handle)) {}
+  StreamRef(const cohort::CudaStream& stream)
+      : handle(static_cast<CUstream_st*>(stream.handle)), rehearsal(stream.rehearsal) {}
 };
 
 struct LaunchConfig {
@@ -32,6 +35,13 @@ struct LaunchConfig {
 
 inline bool empty(const LaunchConfig& config) {
   return config.grid.x == 0 || config.grid.y == 0 || config.grid.z == 0;
+}
+
+// True when the launch has only been written down (kernels/base/rehearsal.h).
+inline bool rehearsed(const LaunchConfig& config) {
+  if (config.stream.rehearsal == nullptr) return false;
+  config.stream.rehearsal->node(cohort::Rehearsal::Node::kKernel);
+  return true;
 }
 
 }  // namespace simt

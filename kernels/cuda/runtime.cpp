@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "kernels/base/rehearsal.h"
+
 namespace cohort::kernels {
 namespace {
 
@@ -60,6 +62,7 @@ void throw_cuda(cudaError_t status, const char* call) {
 }
 
 bool is_capturing(CudaStream stream) {
+  if (stream.rehearsal != nullptr) return stream.rehearsal->capturing();
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   COHORT_CUDA_CHECK(cudaStreamIsCapturing(native(stream), &status));
   return status != cudaStreamCaptureStatusNone;

@@ -199,6 +199,36 @@ TEST_F(Commands, BenchGivesNumbers) {
   EXPECT_EQ(cohort({"bench", "step", "--steps", "0"}).code, 2);
 }
 
+// What a step does on a GPU is counted by the host code of the CUDA backend: any build that has it can tell.
+TEST_F(Commands, BenchCountsAStepWithoutRunningIt) {
+  const std::vector<std::string> ask = {"bench",   "step", "--net",       "resnet32", "--net",    "resnet32",
+                                        "--batch", "128",  "--precision", "bf16",     "--dry-run"};
+  std::vector<std::string> ask_json = ask;
+  ask_json.emplace_back("--json");
+  if (COHORT_HAS_CUDA == 0) {
+    const RunResult refused = cohort(ask_json);
+    EXPECT_EQ(refused.code, 6);
+    EXPECT_THAT(refused.err, HasSubstr("no CUDA backend"));
+    return;
+  }
+  const json plan = answer(ask_json);
+  EXPECT_GT(plan["nodes"], 400);
+  EXPECT_LE(plan["nodes"], 500);
+  EXPECT_EQ(plan["memsets"], 0);
+  EXPECT_EQ(plan["casts"], 0);
+  EXPECT_LE(plan["bytes_in_s"], 13.0);
+  int nodes = 0;
+  for (const json& o : plan["operations"])
+    nodes += o["kernels"].get<int>() + o["library_calls"].get<int>() + o["memsets"].get<int>() +
+             o["copies"].get<int>();
+  EXPECT_EQ(nodes, plan["nodes"]);
+  EXPECT_GT(plan["memory"]["peak"], plan["memory"]["step"]);
+  EXPECT_THAT(cohort(ask).out, HasSubstr("cohort_loss"));
+  std::vector<std::string> on_cpu = ask;
+  on_cpu.insert(on_cpu.end(), {"--device", "cpu"});
+  EXPECT_EQ(cohort(on_cpu).code, 2);
+}
+
 void write_npz(const std::filesystem::path& path, const std::vector<std::vector<double>>& logits,
                std::vector<std::int32_t> labels, bool f32 = false) {
   std::vector<NpyView> arrays;

@@ -36,7 +36,7 @@ void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... arg
   static_assert((!std::is_reference_v<Params> && ...), "arguments of a kernel are passed by value");
   static_assert((sizeof(Params) + ... + 0) <= 4096, "arguments of a kernel are at most 4 KiB");
   detail::refuse_in_kernel(config);
-  if (empty(config)) return;
+  if (empty(config) || rehearsed(config)) return;
   const cudaError_t status =
       enqueue(config.stream.handle, detail::launch_name(config),
               [kernel, config, copy = std::tuple<Params...>(std::forward<Args>(args)...)] {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cpu/conv2d_plain.h"
 #include "kernels/cuda/convolution_engine.h"
 #include "kernels/cuda/runtime.h"
@@ -106,6 +107,7 @@ class Reference final : public Convolution {
   }
 
   void enqueue(CudaStream stream, const Pointers& pointers) const override {
+    if (stream.rehearsal != nullptr) return stream.rehearsal->node(Rehearsal::Node::kVendor);
     for (const void* operand :
          {pointers.x, pointers.weight, pointers.grad_y, static_cast<const void*>(pointers.result),
           static_cast<const void*>(pointers.workspace)}) {
@@ -148,7 +150,7 @@ const Convolution* convolution(CudaStream stream, const ConvolutionKey& key) {
   if (refused(key)) return nullptr;
   std::unique_ptr<Reference>& made = all[{stream.branch, key}];
   if (!made) {
-    check(stream.handle == nullptr || !is_capturing(stream),
+    check(stream.rehearsal != nullptr || stream.handle == nullptr || !is_capturing(stream),
           "reference convolution: a first use inside a captured step");
     made = std::make_unique<Reference>(key);
   }
