@@ -5,12 +5,6 @@
 namespace cohort::distill {
 namespace {
 
-std::vector<Tensor> logits_of(const StepView& view) {
-  std::vector<Tensor> logits;
-  for (const models::Outputs& outputs : view.outputs) logits.push_back(outputs.logits);
-  return logits;
-}
-
 ops::CohortLossInputs common_inputs(const StepView& view, const std::vector<Tensor>& logits) {
   ops::CohortLossInputs inputs;
   inputs.logits = logits;
@@ -24,6 +18,12 @@ ops::CohortLossInputs common_inputs(const StepView& view, const std::vector<Tens
 
 }  // namespace
 
+std::vector<Tensor> logits_of(const StepView& view) {
+  std::vector<Tensor> logits;
+  for (const models::Outputs& outputs : view.outputs) logits.push_back(outputs.logits);
+  return logits;
+}
+
 void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options) {
   const std::vector<Tensor> logits = logits_of(view);
   ops::CohortLossInputs inputs = common_inputs(view, logits);
@@ -34,6 +34,7 @@ void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, cons
   inputs.temperature = options.temperature;
   inputs.t_squared = options.t_squared;
   inputs.attached = options.attached;
+  inputs.given_target = options.given_target;
   inputs.keep_target = options.target_rule != kernels::TargetRule::kNone;
   const ops::CohortLossValues values = ops::cohort_loss(ctx, inputs);
   Report& report = view.report;

@@ -12,7 +12,11 @@ struct LogitLossOptions {
   bool t_squared = true;
   bool attached = false;  // gradients also reach the teaching side (one third-party DML)
   kernels::TargetRule target_rule = kernels::TargetRule::kNone;
+  Tensor given_target = {};  // (B, C) A, for kGiven
 };
+
+// For ops that read all members' logits.
+std::vector<Tensor> logits_of(const StepView& view);
 
 // Values into view.report, gradients into the slots of the members' logits (none for a frozen member).
 void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options);

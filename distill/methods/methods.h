@@ -11,6 +11,8 @@ MethodInfo kd_info();
 MethodInfo dml_info();
 MethodInfo kdcl_naive_info();
 MethodInfo kdcl_minlogit_info();
+MethodInfo kdcl_mean_info();
+MethodInfo kdcl_linear_info();
 MethodInfo competitive_info();
 MethodInfo adm_info();
 

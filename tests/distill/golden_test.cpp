@@ -121,6 +121,34 @@ TEST_P(Golden, KdclMinLogit) {
   expect(out.grad_logits[1], {-0.476041, -0.039661, 0.515702, 0.017326, -0.265234, 0.247908}, "g2");
 }
 
+TEST_P(Golden, KdclMean) {
+  const ProbeOutput out = run("kdcl-mean", {kZ1, kZ2});
+  expect(out.target, {0.470498, 0.264751, 0.264751, 0.289240, 0.442419, 0.268341}, "target");
+  expect(out.loss, {0.888816, 0.914981}, "loss");
+}
+
+TEST_P(Golden, KdclLinearPerSample) {
+  const ProbeOutput out = run("kdcl-linear", {kZ1, kZ2});
+  expect(out.target, {0.506118, 0.327253, 0.166629, 0.196531, 0.470233, 0.333235}, "target");
+  expect(out.loss, {0.975133, 1.044833}, "loss");
+  expect(out.grad_logits[0], {-0.168591, 0.162006, 0.006584, 0.500451, -0.401500, -0.098951}, "g1");
+  expect(out.grad_logits[1], {-0.413613, -0.098352, 0.511964, 0.018106, -0.199121, 0.181015}, "g2");
+}
+
+TEST_P(Golden, KdclLinearPerBatch) {
+  // alpha = 0.501573: z_t and softmax_2 of it by hand.
+  const ProbeOutput out = run("kdcl-linear", {kZ1, kZ2}, {{"linear.scope", "batch"}});
+  const double a = 0.501573;
+  Values target;
+  for (std::size_t b = 0; b < 2; ++b) {
+    double sum = 0;
+    for (std::size_t c = 3 * b; c < 3 * b + 3; ++c) sum += std::exp((a * kZ1[c] + (1 - a) * kZ2[c]) / 2);
+    for (std::size_t c = 3 * b; c < 3 * b + 3; ++c)
+      target.push_back(std::exp((a * kZ1[c] + (1 - a) * kZ2[c]) / 2) / sum);
+  }
+  expect(out.target, target, "target");
+}
+
 TEST_P(Golden, Competitive) {
   const ProbeOutput out = run("competitive", {kZ1, kZ2}, {}, /*features=*/true);
   EXPECT_EQ(out.teacher, 0);

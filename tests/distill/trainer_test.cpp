@@ -82,6 +82,8 @@ TEST(Trainer, WeightZeroTrainsBitwiseAsIndependent) {
       {"dml", {{"dml.lambda", "0"}}},
       {"kdcl-naive", {{"kdcl.lambda", "0"}}},
       {"kdcl-minlogit", {{"kdcl.lambda", "0"}}},
+      {"kdcl-mean", {{"kdcl.lambda", "0"}}},
+      {"kdcl-linear", {{"kdcl.lambda", "0"}}},
       {"competitive", {{"cd.a", "0"}, {"cd.b", "0"}, {"cd.perturb", "false"}}}};
   for (const auto& [method, settings] : zero) {
     TestRun run({.method = method, .settings = settings});
