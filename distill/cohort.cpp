@@ -247,7 +247,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
     });
   }
   ctx_.join();
-  sgd_->step(view.report.loss);
+  sgd_->step(view.report.loss, view.report.step_mask);
   plan.report = view.report;
   record(view.report);
 }
@@ -286,7 +286,9 @@ void Cohort::record(const Report& report) {
   std::vector<Tensor> sources = {report.loss, report.ce, report.kl, report.correct_top1, sgd_->mask()};
   for (const Tensor& source : sources)
     check(source.count() == m, "cohort: a report has one value per member");
-  if (!report.teacher.empty()) sources.push_back(report.teacher);
+  for (const Tensor& optional : {report.step_mask, report.mode, report.teacher}) {
+    if (!optional.empty()) sources.push_back(optional);
+  }
   if (perturbation_) {
     sources.push_back(perturbation_->member);
     sources.push_back(perturbation_->operation);
@@ -311,7 +313,14 @@ Cohort::StepValues Cohort::values(std::int64_t step) {
   take(v.kl);
   take(v.correct_top1);
   take(v.stepped);
-  for (std::size_t k = 0; k < members_.size(); ++k) v.stepped[k] = v.stepped[k] || members_[k].frozen;
+  std::vector<int> mask(members_.size(), 1);
+  v.mode.assign(members_.size(), -1);
+  if (!report->step_mask.empty()) take(mask);
+  if (!report->mode.empty()) take(v.mode);
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    v.paused.push_back(mask[k] == 0);
+    v.stepped[k] = v.stepped[k] || members_[k].frozen || v.paused[k];
+  }
   if (!report->teacher.empty()) v.teacher = static_cast<int>(*next++);
   if (perturbation_) {
     v.perturbed = static_cast<int>(*next++);

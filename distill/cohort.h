@@ -58,7 +58,9 @@ class Cohort {
   struct StepValues {
     std::vector<double> loss, ce, kl, feature;  // per member; loss = everything in force
     std::vector<int> correct_top1;
-    std::vector<bool> stepped;  // false: frozen, or its numbers were not finite
+    std::vector<bool> stepped;  // false: its numbers were not finite
+    std::vector<bool> paused;   // by the method: it was not to be updated
+    std::vector<int> mode;      // of a teacher 1 (expert) or 0 (learning), else -1
     int teacher = -1;           // the member that taught this batch
     int perturbed = -1;         // the member whose images were perturbed, and how (kernels/perturb.h)
     int operation = -1;

@@ -35,6 +35,8 @@ struct Report {
   Tensor kl_weight;     // (M, M) A: the teaching matrix in force
   Tensor teacher;       // () i32: the member that taught this batch; empty where the method has none
   Tensor target;        // (B, C) A: the shared soft target; empty unless the method has one
+  Tensor step_mask;     // (M) i32: 0 where a member is paused, not updated by this step; empty: all are
+  Tensor mode;          // (M) i32: of a teacher 1 (expert) or 0 (learning), of others -1; may be empty
   std::vector<FeatureTerm> feature_terms;
 };
 

@@ -163,6 +163,7 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     out.teacher = static_cast<int>(download_values(ctx, view.report.teacher)[0]);
   out.kl_weight = download_values(ctx, view.report.kl_weight);
   if (!view.report.target.empty()) out.target = download_values(ctx, view.report.target);
+  if (!view.report.step_mask.empty()) out.step_mask = download_values(ctx, view.report.step_mask);
   return out;
 }
 

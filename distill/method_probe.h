@@ -48,6 +48,7 @@ struct ProbeOutput {
   int teacher = -1;                                // -1: the method chooses none
   std::vector<double> kl_weight;                   // (members, members)
   std::vector<double> target;                      // (rows, classes); empty without a shared target
+  std::vector<double> step_mask;                   // (members); empty where the method pauses nobody
 };
 
 // Throws Error(kUsage) for shapes that disagree and labels out of range.

@@ -62,8 +62,8 @@ StepRecord Trainer::next_record() {
                     .operation = v.operation,
                     .members = {}};
   for (std::size_t k = 0; k < v.loss.size(); ++k) {
-    record.members.push_back(
-        {v.loss[k], v.ce[k], v.kl[k], v.feature[k], rates[k], v.correct_top1[k], v.stepped[k]});
+    record.members.push_back({v.loss[k], v.ce[k], v.kl[k], v.feature[k], rates[k], v.correct_top1[k],
+                              v.stepped[k], v.paused[k], v.mode[k]});
   }
   return record;
 }
@@ -83,7 +83,8 @@ void Trainer::finish_step() {
                       cohort_.members()[k].spec.id, record.step, record.epoch + 1, s.loss, s.ce),
           "its weights were not updated by that step; lower --lr, or use --nan skip");
     }
-    if (s.stepped) sums_.loss[k] += s.loss * record.rows;
+    // A paused member has no loss in force; its cross-entropy is what people compare.
+    if (s.stepped) sums_.loss[k] += (s.paused ? s.ce : s.loss) * record.rows;
     sums_.correct[k] += s.correct_top1;
   }
   sums_.rows += record.rows;

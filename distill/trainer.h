@@ -48,7 +48,9 @@ struct MemberStep {
   double loss = 0, ce = 0, kl = 0, feature = 0;  // loss = everything in force
   double learning_rate = 0;
   int correct_top1 = 0;
-  bool stepped = true;
+  bool stepped = true;  // false: its numbers were not finite
+  bool paused = false;  // the method did not let it step: it learnt nothing
+  int mode = -1;        // of a teacher 1 (expert) or 0 (learning), else -1
 };
 
 struct StepRecord {

@@ -37,14 +37,16 @@ void Sgd::set_allowed(const std::vector<std::int32_t>& allowed) {
   ctx_.upload(allowed_, allowed.data());
 }
 
-void Sgd::step(const Tensor& loss) {
+void Sgd::step(const Tensor& loss, const Tensor& allowed) {
+  const Tensor& may = allowed.empty() ? allowed_ : allowed;
+  check(may.dtype == DType::i32 && may.count() == members_, "sgd: one flag per member");
   const DType dtype = ctx_.parameter_dtype();
   on_device(ctx_, [&](auto stream) {
     kernels::finite_guard(stream, {.dtype = dtype,
                                    .members = members_,
                                    .blocks = gradients_,
                                    .loss = loss.data,
-                                   .allowed = allowed_.as<std::int32_t>(),
+                                   .allowed = may.as<std::int32_t>(),
                                    .mask = mask_.as<std::int32_t>(),
                                    .block_mask = block_mask_.as<std::int32_t>()});
     kernels::sgd(stream, {.members = blocks_,

@@ -32,8 +32,9 @@ class Sgd {
   // Members that may be stepped at all (0: frozen).
   void set_allowed(const std::vector<std::int32_t>& allowed);
 
-  // Steps every allowed member whose loss (M, parameter dtype) and gradients are finite.
-  void step(const Tensor& loss);
+  // Steps every allowed member whose loss (M, parameter dtype) and gradients are finite. `allowed` (M) i32,
+  // device memory, takes the place of set_allowed() for this step; empty: that one.
+  void step(const Tensor& loss, const Tensor& allowed = {});
 
   // Which members the last step() stepped; (M) i32, device memory.
   const Tensor& mask() const { return mask_; }

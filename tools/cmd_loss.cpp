@@ -168,6 +168,7 @@ OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeO
   }
   if (output.teacher >= 0) arrays.add("teacher", output.teacher);
   arrays.add("w", {members, members}, output.kl_weight);
+  arrays.add("step_mask", {members}, output.step_mask);
   arrays.add("target", {input.rows, input.classes}, output.target);
   return arrays;
 }
@@ -235,7 +236,7 @@ CommandSpec loss_command() {
   spec.flags.push_back(
       {"--out", "-o", "OUT.npz",
        "loss_K, grad_logits_K, grad_features_K, grad_weight_K, grad_bias_K, the method's own "
-       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, target",
+       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, step_mask, target",
        "Output"});
   spec.flags.push_back(json_flag());
   spec.run = run_loss;

@@ -240,6 +240,7 @@ void RunWriter::step_records(const distill::StepRecord& record, double images_pe
     put_number(json, "lr", member.learning_rate);
     put_number(json, "img_s", images_per_second);
     if (!member.stepped) json["skipped"] = true;
+    if (member.mode >= 0) json["mode"] = member.mode == 1 ? "expert" : "learning";
     if (record.teacher >= 0)
       json["teacher"] = run_.cohort->members()[static_cast<std::size_t>(record.teacher)].spec.id;
     if (record.perturbed >= 0) {

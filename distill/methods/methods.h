@@ -14,6 +14,7 @@ MethodInfo kdcl_minlogit_info();
 MethodInfo kdcl_mean_info();
 MethodInfo kdcl_linear_info();
 MethodInfo competitive_info();
+MethodInfo switokd_info();
 MethodInfo adm_info();
 
 AdditionInfo adm_addition();

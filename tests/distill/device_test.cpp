@@ -67,6 +67,8 @@ void expect_close(const std::vector<StepRecord>& cpu, const std::vector<StepReco
       EXPECT_NEAR(b.loss, a.loss, tolerance * std::abs(a.loss)) << "step " << i << " member " << k;
       EXPECT_NEAR(b.feature, a.feature, tolerance * (1 + std::abs(a.feature)));
       EXPECT_EQ(b.stepped, a.stepped);
+      EXPECT_EQ(b.paused, a.paused);
+      EXPECT_EQ(b.mode, a.mode);
     }
   }
 }

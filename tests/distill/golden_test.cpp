@@ -149,6 +149,39 @@ TEST_P(Golden, KdclLinearPerBatch) {
   expect(out.target, target, "target");
 }
 
+TEST_P(Golden, SwitOkdPair) {
+  const ProbeOutput expert = run("switokd", {kZ1, kZ2});
+  EXPECT_EQ(expert.step_mask, (Values{0, 1}));
+  EXPECT_NEAR(expert.loss[1], 1.315154, tolerance());
+  expect(expert.grad_logits[0], Values(6, 0.0), "a paused teacher");
+  expect(expert.grad_logits[1], {-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382}, "student");
+  const ProbeOutput learning = run("switokd", {kZ2, kZ1});
+  EXPECT_EQ(learning.step_mask, (Values{1, 1}));
+  expect(learning.loss, {1.315154, 1.353294}, "loss");
+  expect(learning.grad_logits[0], {-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382},
+         "teacher");
+}
+
+TEST_P(Golden, SwitOkdOneTeacherOfTwo) {
+  const ProbeOutput out = run("switokd", {kZ3, kZ1, kZ2});
+  EXPECT_EQ(out.step_mask, (Values{1, 1, 1}));
+  expect(out.kl_weight, {0, 0, 1, 1, 0, 1, 1, 1, 0}, "w");
+  expect(out.loss, {0.681207, 1.538337, 1.464726}, "loss");
+  expect(out.grad_logits[0], {-0.069103, 0.145751, -0.076647, 0.146596, -0.235782, 0.089186}, "teacher");
+}
+
+TEST_P(Golden, SwitOkdTwoTeachersOfOne) {
+  for (const char* compat : {"false", "true"}) {
+    const ProbeOutput out =
+        run("switokd", {kZ3, kZ1, kZ2}, {{"swit.roles", "2t1s"}, {"swit.code_compat", compat}});
+    EXPECT_EQ(out.step_mask, (Values{1, 0, 1}));
+    EXPECT_NEAR(out.loss[0], 0.868633, tolerance());
+    EXPECT_NEAR(out.loss[2], 1.464726, tolerance());
+    expect(out.grad_logits[1], Values(6, 0.0), "a paused teacher");
+    expect(out.grad_logits[2], {-0.530599, -0.105483, 0.636082, -0.232793, -0.082464, 0.315256}, "student");
+  }
+}
+
 TEST_P(Golden, Competitive) {
   const ProbeOutput out = run("competitive", {kZ1, kZ2}, {}, /*features=*/true);
   EXPECT_EQ(out.teacher, 0);

@@ -89,9 +89,9 @@ TEST(MethodProperty, IdenticalNetworksLearnFromLabelsAlone) {
   in.logits[1] = in.logits[2] = in.logits[0];
   const ProbeOutput alone = independent(in);
   const std::vector<std::pair<std::string, Settings>> methods = {
-      {"dml", {}},         {"kdcl-naive", {}},   {"kdcl-naive", {{"naive.scope", "batch"}}},
-      {"kdcl-mean", {}},   {"kdcl-linear", {}},  {"kdcl-linear", {{"linear.scope", "batch"}}},
-      {"competitive", {}}, {"kdcl-minlogit", {}}};
+      {"dml", {}},         {"kdcl-naive", {}},    {"kdcl-naive", {{"naive.scope", "batch"}}},
+      {"kdcl-mean", {}},   {"kdcl-linear", {}},   {"kdcl-linear", {{"linear.scope", "batch"}}},
+      {"competitive", {}}, {"kdcl-minlogit", {}}, {"switokd", {}}};
   for (const auto& [method, settings] : methods) {
     const ProbeOutput out = probe(method, in, settings);
     EXPECT_TRUE(test::all_near(out.loss, alone.loss, 1e-13)) << method;

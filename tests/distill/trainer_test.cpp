@@ -182,6 +182,32 @@ TEST(Trainer, OfficialPoolPerturbsEveryTenthStep) {
     EXPECT_EQ(step.perturbed >= 0, (step.step - 1) % 10 == 0) << step.step;
 }
 
+// A paused teacher: what it has learnt stays, its batch norm statistics move on. Sharpened, the predictions
+// of two new networks are far apart, which is what pauses it.
+TEST(Trainer, APausedTeacherKeepsItsParametersAndMomenta) {
+  TestRun run({.method = "switokd", .settings = {{"swit.guard", "false"}, {"swit.tau", "0.01"}}});
+  const std::vector<double> before = run.weights(0);
+  const auto file = [&] {
+    return serialize_weights(run.context(), *run.cohort->members()[0].network, 0, {});
+  };
+  const auto file_before = file();
+  run.recorder.stop_at = 1;
+  run.trainer->run();
+  const MemberStep& teacher = run.recorder.steps.at(0).members[0];
+  ASSERT_TRUE(teacher.paused);
+  EXPECT_EQ(teacher.mode, 1);
+  EXPECT_TRUE(teacher.stepped) << "pausing is no failure";
+  EXPECT_EQ(teacher.loss, 0.0);
+  EXPECT_GT(teacher.ce, 0.0);
+  EXPECT_EQ(run.weights(0), before);
+  for (const double v : download_values(run.context(), run.parameters(0).momenta())) ASSERT_EQ(v, 0.0);
+  EXPECT_FALSE(file() == file_before) << "running statistics go on";
+  const MemberStep& student = run.recorder.steps.at(0).members[1];
+  EXPECT_FALSE(student.paused);
+  EXPECT_EQ(student.mode, -1);
+  EXPECT_EQ(run.cohort->members()[0].batches_tracked, 1);
+}
+
 TEST(Trainer, EvaluationChangesNothing) {
   TestRun run({});
   const std::vector<NamedBytes> before = run.trainer->state();

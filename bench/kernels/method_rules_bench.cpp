@@ -1,5 +1,6 @@
-// Shared targets of two networks: the weighted sum of their logits, and the weights that fit the labels
-// best. Bytes of weighted_target from the formula of its header; simplex_fit computes: rows per second.
+// What is formed from two networks' logits before their losses: a shared target from weights, the weights
+// that fit the labels best, the decision of switched teaching. Bytes from the formulas of the headers (read
+// once: the CPU keeps a row in its caches); simplex_fit computes: rows per second.
 #include <benchmark/benchmark.h>
 
 #include <random>
@@ -7,6 +8,7 @@
 
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/simplex_fit.h"
+#include "kernels/switch_rule.h"
 #include "kernels/weighted_target.h"
 
 namespace cohort::kernels {
@@ -74,6 +76,27 @@ void fit(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * l.shape.rows);
 }
 BENCHMARK(fit)->Args({128, 100})->Args({128, 1000})->UseRealTime();
+
+void switched(benchmark::State& state) {
+  Logits l(state);
+  l.scratch.resize(switch_rule_workspace(stream(), l.shape));
+  std::vector<float> weights(kMembers + kMembers * kMembers);
+  std::vector<std::int32_t> flags(2 * kMembers);
+  const SwitchRuleArgs args{.shape = l.shape,
+                            .logits = {l.logits[0].data(), l.logits[1].data()},
+                            .labels = l.labels.data(),
+                            .ce_weight = weights.data(),
+                            .kl_weight = weights.data() + kMembers,
+                            .step_mask = flags.data(),
+                            .mode = flags.data() + kMembers};
+  for (auto _ : state) {
+    switch_rule(stream(), args, l.scratch);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * kMembers *
+                          static_cast<std::int64_t>(l.target.size() * sizeof(float)));
+}
+BENCHMARK(switched)->Args({128, 100})->Args({128, 1000})->UseRealTime();
 
 }  // namespace
 }  // namespace cohort::kernels
