@@ -221,6 +221,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   StepView view;
   view.outputs.resize(members_.size());
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
+  view.epoch = inputs_->epoch;
   if (perturbation_) perturb(view, batches);
 
   ctx_.fork();

@@ -24,6 +24,12 @@ ParameterSet* Method::extra_parameters(int) {
   return nullptr;
 }
 
+void Method::end_of_epoch(Context&, const HeldOut&) {}
+
+void Method::set_state(Context&, const std::vector<double>& state) {
+  check(state.empty(), "method: a state that it does not have");
+}
+
 void upload_values(Context& ctx, const Tensor& to, const std::vector<double>& values) {
   check(static_cast<std::int64_t>(values.size()) == to.count(), "upload_values: count");
   if (to.dtype == DType::f64) {

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct Report {
 struct StepView {
   std::vector<models::Outputs> outputs;  // of the M members
   Tensor labels;                         // (B) i32
+  Tensor epoch;                          // (1) i32, from 0; empty where there are no epochs
   Tensor valid_rows;     // () i32: the leading images count, as in Context::valid_images(); empty: all
   Tensor mixed_labels;   // (B, 4) i32, of the member whose images were mixed; may be empty
   Tensor mixed_weights;  // (B, 4) A
@@ -62,6 +64,13 @@ struct PerturbationChoice {
   int period = 0;                              // 0: the preset's
   bool per_sample = false;
   std::optional<kernels::PerturbDomain> domain;  // none: the preset's
+};
+
+// What the networks make of the held-out images, in evaluation mode.
+struct HeldOut {
+  std::span<const std::vector<float>> logits;  // per member (images, classes)
+  std::span<const std::int32_t> labels;        // (images)
+  int classes = 0;
 };
 
 class Method {
@@ -88,6 +97,14 @@ class Method {
 
   // On the branch of `member`, before its backward pass: terms on its feature maps.
   virtual void feature_losses(Context& ctx, StepView& view, int member);
+
+  // Whether it needs images that nobody trains on: the run's held-out ones.
+  virtual bool wants_held_out() const { return false; }
+  // After every epoch, with the device at rest, for methods that want them.
+  virtual void end_of_epoch(Context& ctx, const HeldOut& held_out);
+  // What a resumed run needs beside parameters; checkpointed exactly. set_state() takes what state() gave.
+  virtual std::vector<double> state() const { return {}; }
+  virtual void set_state(Context& ctx, const std::vector<double>& state);
 
   // Trainable parameters of the method itself that belong to member's optimiser (adapters), or null.
   // Checkpointed.

@@ -112,6 +112,13 @@ std::vector<ProbeParameter> parameters_of(Context& ctx, Method& method, int memb
   return all;
 }
 
+// The given samples stand for the held-out ones too.
+void show_held_out(Context& ctx, Method& method, const ProbeInput& in) {
+  std::vector<std::vector<float>> logits;
+  for (const std::vector<double>& z : in.logits) logits.emplace_back(z.begin(), z.end());
+  method.end_of_epoch(ctx, {logits, in.labels, static_cast<int>(in.classes)});
+}
+
 }  // namespace
 
 ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t seed) {
@@ -138,6 +145,7 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
   ctx.upload(view.labels, in.labels.data());
 
   method.setup(ctx, view.outputs);
+  if (method.wants_held_out()) show_held_out(ctx, method, in);
   method.losses(ctx, view);
   for (int k = 0; k < m; ++k) {
     if (method.frozen(k)) continue;

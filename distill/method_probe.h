@@ -51,7 +51,8 @@ struct ProbeOutput {
   std::vector<double> step_mask;                   // (members); empty where the method pauses nobody
 };
 
-// Throws Error(kUsage) for shapes that disagree and labels out of range.
+// A step without epochs (nothing warms up); a method that learns something of held-out images sees the given
+// samples as those. Throws Error(kUsage) for shapes that disagree and labels out of range.
 ProbeOutput probe_method(Method& method, const ProbeInput& input, std::uint64_t seed = 0);
 
 }  // namespace cohort::distill

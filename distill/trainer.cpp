@@ -23,6 +23,10 @@ Trainer::Trainer(Context& ctx, Cohort& cohort, TrainerData data, const TrainerOp
                  TrainerObserver& observer)
     : ctx_(ctx), cohort_(cohort), data_(std::move(data)), options_(options), observer_(observer) {
   check(data_.train != nullptr && !data_.train_indices.empty(), "trainer: no training images");
+  if (cohort.method().wants_held_out() && data_.held_out_indices.empty()) {
+    throw Error(ErrorKind::kUsage, "the method learns from held-out images, and there are none",
+                "--val-fraction 0.1 holds out a tenth of every class");
+  }
   const auto members = static_cast<std::size_t>(cohort.size());
   train_images_ = to_device(ctx, *data_.train);
   if (data_.test != nullptr) test_images_ = to_device(ctx, *data_.test);
@@ -95,11 +99,12 @@ void Trainer::finish_step() {
 }
 
 CohortScores Trainer::evaluate(const DeviceImages& images, const std::vector<std::int32_t>& indices,
-                               std::span<const std::int32_t> labels) {
+                               std::span<const std::int32_t> labels, bool show) {
   const std::vector<std::vector<float>> logits = cohort_.predict(images, indices);
   std::vector<std::int32_t> own;
   own.reserve(indices.size());
   for (const std::int32_t i : indices) own.push_back(labels[static_cast<std::size_t>(i)]);
+  if (show) cohort_.method().end_of_epoch(ctx_, {logits, own, data_.train->num_classes});
   return score(logits, own, data_.train->num_classes);
 }
 
@@ -127,7 +132,8 @@ void Trainer::finish_epoch() {
     return evaluate(test_images_, all_test, data_.test->labels);
   };
   if (!select_on_test) {
-    record.held_out = evaluate(train_images_, data_.held_out_indices, data_.train->labels);
+    record.held_out = evaluate(train_images_, data_.held_out_indices, data_.train->labels,
+                               cohort_.method().wants_held_out());
   } else if (data_.test != nullptr) {
     record.test = test();
   }

@@ -130,8 +130,9 @@ class Trainer {
   void finish_step();
   void finish_epoch();
   StepRecord next_record();
+  // `show`: the method sees the logits, as those of the held-out images.
   CohortScores evaluate(const DeviceImages& images, const std::vector<std::int32_t>& indices,
-                        std::span<const std::int32_t> labels);
+                        std::span<const std::int32_t> labels, bool show = false);
   std::vector<double> learning_rates(std::int64_t step) const;
   RunResult result(StopRequest stopped) const;
 

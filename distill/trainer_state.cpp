@@ -98,6 +98,8 @@ std::vector<NamedBytes> Trainer::state() const {
                {"skipped", skipped_},
                {"last_held_out", to_json(last_held_out_)},
                {"last_test", to_json(last_test_)}};
+  const std::vector<double> method_state = cohort_.method().state();
+  if (!method_state.empty()) json["method"] = method_state;
   for (const Cohort::Member& member : cohort_.members()) {
     const models::InputShape& in = member.network->input();
     files.push_back(
@@ -179,6 +181,8 @@ void Trainer::restore(std::span<const NamedBytes> files) {
         best.size() != best_.size() || skipped.size() != skipped_.size()) {
       refuse("records of another number of networks");
     }
+    const std::vector<double> method_state = json.value("method", std::vector<double>{});
+    if (method_state.size() != cohort_.method().state().size()) refuse("the state of another method");
     for (Cohort::Member& member : cohort_.members()) {
       const std::string name = member.spec.id + ".safetensors";
       member.batches_tracked = load_weights(ctx_, *member.network, find(files, name), name);
@@ -188,6 +192,7 @@ void Trainer::restore(std::span<const NamedBytes> files) {
       const float* data = static_cast<const float*>(view->data);
       upload_values(ctx_, t.value, {data, data + t.value.count()});
     }
+    cohort_.method().set_state(ctx_, method_state);
     step_ = json.at("step").get<std::int64_t>();
     sums_ = std::move(sums);
     best_ = std::move(best);

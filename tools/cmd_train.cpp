@@ -35,9 +35,11 @@ void apply_fast_dev_run(Config& config, const Arguments& arguments) {
   config.override_value("train.epochs", std::int64_t{1}, origin);
   config.override_value("train.batch_size", batch, origin);
   config.override_value("train.max_steps", std::int64_t{0}, origin);
-  config.override_value("data.train_images", batch * *steps, origin);
+  // A method that learns from held-out images gets as many of them.
+  const bool held_out = make_method(config)->wants_held_out();
+  config.override_value("data.train_images", batch * *steps * (held_out ? 2 : 1), origin);
   config.override_value("data.test_images", kDevTestImages, origin);
-  config.override_value("data.val_fraction", 0.0, origin);
+  config.override_value("data.val_fraction", held_out ? 0.5 : 0.0, origin);
   config.override_value("optim.warmup_epochs", 0.0, origin);
   config.override_value("log.every_steps", std::int64_t{1}, origin);
 }

@@ -1,12 +1,9 @@
-// What is formed from two networks' logits before their losses: a shared target from weights, the weights
-// that fit the labels best, the decision of switched teaching. Bytes from the formulas of the headers (read
-// once: the CPU keeps a row in its caches); simplex_fit computes: rows per second.
-#include <benchmark/benchmark.h>
-
-#include <random>
-#include <vector>
-
-#include "kernels/cpu/thread_pool.h"
+// What methods do with the logits of two networks beside the common loss: a shared target from weights, the
+// weights that fit the labels best, the decision of switched teaching, decoupled distillation. Batch 128,
+// CIFAR-100 and ImageNet. Bytes from the formulas of the headers, logits counted once; simplex_fit computes
+// more than it reads.
+#include "bench/support/device_bench.h"
+#include "kernels/dkd_loss.h"
 #include "kernels/simplex_fit.h"
 #include "kernels/switch_rule.h"
 #include "kernels/weighted_target.h"
@@ -14,89 +11,80 @@
 namespace cohort::kernels {
 namespace {
 
+using bench::Memory;
+using bench::Mode;
+
 constexpr int kMembers = 2;
 
-CpuStream stream() {
-  static ThreadPool pool;
-  return {&pool};
-}
-
-struct Logits {
+struct Batch {
   CohortLossShape shape;
-  std::vector<std::vector<float>> logits;
-  std::vector<std::int32_t> labels;
-  std::vector<float> weights, target;
-  std::vector<std::byte> scratch;
+  double logits;  // bytes of one network's
 
-  explicit Logits(const benchmark::State& state)
-      : shape{DType::f32, kMembers, state.range(0), state.range(1)},
-        labels(static_cast<std::size_t>(shape.rows)),
-        weights(static_cast<std::size_t>(shape.rows * kMembers), 0.5F),
-        target(static_cast<std::size_t>(shape.rows * shape.classes)) {
-    std::minstd_rand random(1);
-    std::normal_distribution<float> normal(0, 2);
-    for (int m = 0; m < kMembers; ++m) {
-      logits.emplace_back(target.size());
-      for (float& v : logits.back()) v = normal(random);
-    }
-    for (std::int32_t& y : labels)
-      y = static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(shape.classes));
-  }
+  explicit Batch(const benchmark::State& state)
+      : shape{DType::f32, kMembers, bench::scaled(state.range(0)), state.range(1)},
+        logits(4.0 * static_cast<double>(shape.rows * shape.classes)) {}
+  std::int64_t count() const { return shape.rows * shape.classes; }
 };
 
-void weighted(benchmark::State& state) {
-  Logits l(state);
-  l.scratch.resize(weighted_target_workspace(stream(), l.shape));
-  const WeightedTargetArgs args{.shape = l.shape,
-                                .logits = {l.logits[0].data(), l.logits[1].data()},
-                                .weights = l.weights.data(),
-                                .per_row = true,
-                                .temperature = 2,
-                                .target = l.target.data()};
-  for (auto _ : state) {
-    weighted_target(stream(), args, l.scratch);
-    benchmark::ClobberMemory();
-  }
-  state.SetBytesProcessed(state.iterations() * (kMembers + 1) *
-                          static_cast<std::int64_t>(l.target.size() * sizeof(float)));
+void weighted(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 3 * b.logits}, [&](auto stream, Memory& memory) {
+    WeightedTargetArgs args{.shape = b.shape, .per_row = true, .temperature = 2};
+    for (std::size_t m = 0; m < kMembers; ++m) args.logits[m] = memory.normals<float>(b.count(), 2);
+    args.weights = memory.filled<float>(b.shape.rows * kMembers, 0.5);
+    args.target = memory.empty<float>(b.count());
+    const Workspace workspace = memory.workspace(weighted_target_workspace(stream, b.shape));
+    return [args, workspace](auto on) { weighted_target(on, args, workspace); };
+  });
 }
-BENCHMARK(weighted)->Args({128, 100})->Args({128, 1000})->UseRealTime();
 
-void fit(benchmark::State& state) {
-  Logits l(state);
-  l.scratch.resize(simplex_fit_workspace(stream(), l.shape));
-  const SimplexFitArgs args{.shape = l.shape,
-                            .logits = {l.logits[0].data(), l.logits[1].data()},
-                            .labels = l.labels.data(),
-                            .weights = l.weights.data()};
-  for (auto _ : state) {
-    simplex_fit(stream(), args, l.scratch);
-    benchmark::ClobberMemory();
-  }
-  state.SetItemsProcessed(state.iterations() * l.shape.rows);
+void fit(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 2 * b.logits}, [&](auto stream, Memory& memory) {
+    SimplexFitArgs args{.shape = b.shape};
+    for (std::size_t m = 0; m < kMembers; ++m) args.logits[m] = memory.normals<float>(b.count(), 2);
+    args.labels = memory.integers<std::int32_t>(b.shape.rows, b.shape.classes);
+    args.weights = memory.empty<float>(b.shape.rows * kMembers);
+    const Workspace workspace = memory.workspace(simplex_fit_workspace(stream, b.shape));
+    return [args, workspace](auto on) { simplex_fit(on, args, workspace); };
+  });
 }
-BENCHMARK(fit)->Args({128, 100})->Args({128, 1000})->UseRealTime();
 
-void switched(benchmark::State& state) {
-  Logits l(state);
-  l.scratch.resize(switch_rule_workspace(stream(), l.shape));
-  std::vector<float> weights(kMembers + kMembers * kMembers);
-  std::vector<std::int32_t> flags(2 * kMembers);
-  const SwitchRuleArgs args{.shape = l.shape,
-                            .logits = {l.logits[0].data(), l.logits[1].data()},
-                            .labels = l.labels.data(),
-                            .ce_weight = weights.data(),
-                            .kl_weight = weights.data() + kMembers,
-                            .step_mask = flags.data(),
-                            .mode = flags.data() + kMembers};
-  for (auto _ : state) {
-    switch_rule(stream(), args, l.scratch);
-    benchmark::ClobberMemory();
-  }
-  state.SetBytesProcessed(state.iterations() * kMembers *
-                          static_cast<std::int64_t>(l.target.size() * sizeof(float)));
+void switched(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 2 * b.logits}, [&](auto stream, Memory& memory) {
+    SwitchRuleArgs args{.shape = b.shape};
+    for (std::size_t m = 0; m < kMembers; ++m) args.logits[m] = memory.normals<float>(b.count(), 2);
+    args.labels = memory.integers<std::int32_t>(b.shape.rows, b.shape.classes);
+    args.ce_weight = memory.empty<float>(kMembers);
+    args.kl_weight = memory.empty<float>(kMembers * kMembers);
+    args.step_mask = memory.empty<std::int32_t>(kMembers);
+    args.mode = memory.empty<std::int32_t>(kMembers);
+    const Workspace workspace = memory.workspace(switch_rule_workspace(stream, b.shape));
+    return [args, workspace](auto on) { switch_rule(on, args, workspace); };
+  });
 }
-BENCHMARK(switched)->Args({128, 100})->Args({128, 1000})->UseRealTime();
+
+void decoupled(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 3 * b.logits}, [&](auto stream, Memory& memory) {
+    const DkdLossArgs args{.rows = b.shape.rows,
+                           .classes = b.shape.classes,
+                           .student = memory.normals<float>(b.count(), 2),
+                           .teacher = memory.normals<float>(b.count(), 2),
+                           .labels = memory.integers<std::int32_t>(b.shape.rows, b.shape.classes),
+                           .grad_student = memory.empty<float>(b.count()),
+                           .tckd = memory.empty<float>(1)};
+    const Workspace workspace = memory.workspace(dkd_loss_workspace(stream, b.shape.rows));
+    return [args, workspace](auto on) { dkd_loss(on, args, workspace); };
+  });
+}
+
+const auto kSizes = [](auto* b) { b->ArgNames({"rows", "classes"})->Args({128, 100})->Args({128, 1000}); };
+
+[[maybe_unused]] const bool registered =
+    bench::add("weighted_target", &weighted, kSizes) && bench::add("simplex_fit", &fit, kSizes) &&
+    bench::add("switch_rule", &switched, kSizes) && bench::add("dkd_loss", &decoupled, kSizes);
 
 }  // namespace
 }  // namespace cohort::kernels

@@ -102,6 +102,11 @@ class AdmTerms final : public Method {
   bool frozen(int member) const override { return base_->frozen(member); }
   bool wants_preactivation() const override { return preactivation_ || base_->wants_preactivation(); }
 
+  bool wants_held_out() const override { return base_->wants_held_out(); }
+  void end_of_epoch(Context& ctx, const HeldOut& held_out) override { base_->end_of_epoch(ctx, held_out); }
+  std::vector<double> state() const override { return base_->state(); }
+  void set_state(Context& ctx, const std::vector<double>& state) override { base_->set_state(ctx, state); }
+
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
     base_->setup(ctx, probe);
     std::vector<std::vector<Tensor>> maps;

@@ -13,8 +13,10 @@ MethodInfo kdcl_naive_info();
 MethodInfo kdcl_minlogit_info();
 MethodInfo kdcl_mean_info();
 MethodInfo kdcl_linear_info();
+MethodInfo kdcl_general_info();
 MethodInfo competitive_info();
 MethodInfo switokd_info();
+MethodInfo dkd_info();
 MethodInfo adm_info();
 
 AdditionInfo adm_addition();

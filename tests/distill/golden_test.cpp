@@ -149,6 +149,26 @@ TEST_P(Golden, KdclLinearPerBatch) {
   expect(out.target, target, "target");
 }
 
+TEST_P(Golden, KdclGeneral) {
+  const ProbeOutput out = run("kdcl-general", {kZ1, kZ2});  // V: the two samples
+  expect(out.target, {0.458903, 0.275081, 0.266016, 0.325814, 0.417702, 0.256485}, "target");
+  expect(out.loss, {0.847178, 0.970763}, "loss");
+  expect(out.grad_logits[0], {-0.121376, 0.214178, -0.092802, 0.371168, -0.348968, -0.022201}, "g1");
+  expect(out.grad_logits[1], {-0.366398, -0.046180, 0.412578, -0.111176, -0.146589, 0.257765}, "g2");
+  const Values ce = run("kdcl-general", {kZ1, kZ2}, {{"general.loss", "ce"}}).target;
+  EXPECT_NEAR(ce[0], 0.473713 * 0.511032 + 0.526287 * 0.387967, tolerance());
+}
+
+TEST_P(Golden, Dkd) {
+  const ProbeOutput out = run("dkd", {kZ1, kZ2});
+  EXPECT_NEAR(out.loss[1], 0.707557 + 10.523081, 5 * tolerance());
+  Values gradient = kCe2;
+  const Values added = {-0.119310, -3.302565, 3.421875, -3.098721, 0.091863, 3.006858};
+  for (std::size_t i = 0; i < gradient.size(); ++i) gradient[i] += added[i];
+  expect(out.grad_logits[1], gradient, "student");
+  expect(out.grad_logits[0], Values(6, 0.0), "a frozen teacher has no gradient");
+}
+
 TEST_P(Golden, SwitOkdPair) {
   const ProbeOutput expert = run("switokd", {kZ1, kZ2});
   EXPECT_EQ(expert.step_mask, (Values{0, 1}));

@@ -89,9 +89,17 @@ TEST(MethodProperty, IdenticalNetworksLearnFromLabelsAlone) {
   in.logits[1] = in.logits[2] = in.logits[0];
   const ProbeOutput alone = independent(in);
   const std::vector<std::pair<std::string, Settings>> methods = {
-      {"dml", {}},         {"kdcl-naive", {}},    {"kdcl-naive", {{"naive.scope", "batch"}}},
-      {"kdcl-mean", {}},   {"kdcl-linear", {}},   {"kdcl-linear", {{"linear.scope", "batch"}}},
-      {"competitive", {}}, {"kdcl-minlogit", {}}, {"switokd", {}}};
+      {"dml", {}},
+      {"kdcl-naive", {}},
+      {"kdcl-naive", {{"naive.scope", "batch"}}},
+      {"kdcl-mean", {}},
+      {"kdcl-linear", {}},
+      {"kdcl-linear", {{"linear.scope", "batch"}}},
+      {"competitive", {}},
+      {"kdcl-minlogit", {}},
+      {"switokd", {}},
+      {"kdcl-general", {}},
+      {"kdcl-general", {{"general.neg", "allow"}}}};
   for (const auto& [method, settings] : methods) {
     const ProbeOutput out = probe(method, in, settings);
     EXPECT_TRUE(test::all_near(out.loss, alone.loss, 1e-13)) << method;
@@ -148,7 +156,7 @@ double shared_target_loss(const ProbeInput& in, const Values& z, const Values& t
 // Differences of five points of the loss around every logit.
 TEST(MethodProperty, GradientsOfSharedTargetsAreThoseOfTheLoss) {
   const ProbeInput in = random_input(3, 2, 4, 5);
-  for (const char* method : {"kdcl-naive", "kdcl-minlogit", "kdcl-mean", "kdcl-linear"}) {
+  for (const char* method : {"kdcl-naive", "kdcl-minlogit", "kdcl-mean", "kdcl-linear", "kdcl-general"}) {
     const ProbeOutput out = probe(method, in);
     for (std::size_t k = 0; k < 3; ++k) {
       EXPECT_NEAR(out.loss[k], shared_target_loss(in, in.logits[k], out.target, 2), 1e-12) << method;

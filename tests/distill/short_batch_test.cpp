@@ -91,8 +91,8 @@ double worst_difference(const std::vector<double>& a, const std::vector<double>&
 }
 
 TEST(ShortBatch, PaddingTrainsNothing) {
-  for (const char* method :
-       {"independent", "dml", "kdcl-minlogit", "kdcl-mean", "kdcl-linear", "competitive"}) {
+  for (const char* method : {"independent", "dml", "kdcl-minlogit", "kdcl-mean", "kdcl-linear",
+                             "kdcl-general", "switokd", "competitive"}) {
     const StepResult alone = step(method, kValid);
     const StepResult padded = step(method, kValid + 3);
     SCOPED_TRACE(method);

@@ -30,8 +30,19 @@ class EveryMethod : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, testing::ValuesIn(test::method_names()),
                          test::MethodAsTestName());
 
+// Its teacher knows nothing here: what it has to say must not drown the labels.
+std::vector<std::pair<std::string, std::string>> settings_to_learn(const std::string& method) {
+  if (method != "dkd") return {};
+  return {{"dkd.warmup", "0"}, {"dkd.alpha", "0.1"}, {"dkd.beta", "0.1"}};
+}
+
 TEST_P(EveryMethod, LearnsAndRepeatsForAnyNumberOfThreads) {
-  RunOptions options{.method = GetParam(), .threads = 1, .poison = true, .epochs = 8, .augment = false};
+  RunOptions options{.method = GetParam(),
+                     .settings = settings_to_learn(GetParam()),
+                     .threads = 1,
+                     .poison = true,
+                     .epochs = 8,
+                     .augment = false};
   TestRun one(options);
   const RunResult result = one.trainer->run();
   EXPECT_EQ(result.epochs, 8);
@@ -46,7 +57,11 @@ TEST_P(EveryMethod, LearnsAndRepeatsForAnyNumberOfThreads) {
 }
 
 TEST_P(EveryMethod, TrainsInBf16) {
-  TestRun run({.method = GetParam(), .precision = Precision::kBF16, .epochs = 8, .augment = false});
+  TestRun run({.method = GetParam(),
+               .settings = settings_to_learn(GetParam()),
+               .precision = Precision::kBF16,
+               .epochs = 8,
+               .augment = false});
   const RunResult result = run.trainer->run();
   EXPECT_LT(run.recorder.epochs.back().train_loss[1], 0.8 * run.recorder.epochs.front().train_loss[1]);
   EXPECT_GT(result.best[1].value, 0.5);
@@ -84,6 +99,7 @@ TEST(Trainer, WeightZeroTrainsBitwiseAsIndependent) {
       {"kdcl-minlogit", {{"kdcl.lambda", "0"}}},
       {"kdcl-mean", {{"kdcl.lambda", "0"}}},
       {"kdcl-linear", {{"kdcl.lambda", "0"}}},
+      {"kdcl-general", {{"kdcl.lambda", "0"}}},
       {"competitive", {{"cd.a", "0"}, {"cd.b", "0"}, {"cd.perturb", "false"}}}};
   for (const auto& [method, settings] : zero) {
     TestRun run({.method = method, .settings = settings});
@@ -206,6 +222,50 @@ TEST(Trainer, APausedTeacherKeepsItsParametersAndMomenta) {
   EXPECT_FALSE(student.paused);
   EXPECT_EQ(student.mode, -1);
   EXPECT_EQ(run.cohort->members()[0].batches_tracked, 1);
+}
+
+TEST(Trainer, KdclGeneralRenewsItsWeightsAfterEveryEpoch) {
+  const RunOptions options{.method = "kdcl-general", .models = {"resnet8", "wrn_16_2"}, .epochs = 3};
+  TestRun run(options);
+  const auto weights = [&] { return run.cohort->method().state(); };
+  EXPECT_EQ(weights(), (std::vector<double>{0.5, 0.5}));
+  run.recorder.stop_at = 2;  // of three steps
+  run.trainer->run();
+  EXPECT_EQ(weights(), (std::vector<double>{0.5, 0.5})) << "not within an epoch";
+  run.recorder.stop_at = -1;
+  run.trainer->run();
+  const std::vector<double> w = weights();
+  EXPECT_NE(w[0], 0.5);
+  EXPECT_NEAR(w[0] + w[1], 1, 1e-12);
+  for (const double v : w) EXPECT_GE(v, 0);
+  TestRun resumed(options);
+  resumed.trainer->restore(run.trainer->state());
+  EXPECT_EQ(resumed.cohort->method().state(), w);
+  TestRun other({.method = "dml", .models = {"resnet8", "wrn_16_2"}});
+  EXPECT_THROW(other.trainer->restore(run.trainer->state()), Error);
+}
+
+TEST(Trainer, KdclGeneralNeedsHeldOutImages) {
+  TestRun run({.method = "kdcl-general"});
+  const ImageSet set = patterns(20, 5, 3, 0);
+  test::Recorder recorder;
+  try {
+    Trainer(run.context(), *run.cohort, {&set, {0, 1, 2}, {}, nullptr}, {.schedule = {}}, recorder);
+    FAIL() << "it trained without";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+  }
+}
+
+// min(epoch / 20, 1), from device memory: the distillation part of two epochs of one batch, with nothing
+// learnt between them.
+TEST(Trainer, DkdWarmsUpByTheEpoch) {
+  TestRun run({.method = "dkd", .learning_rate = 0, .augment = false, .batch_size = 128});
+  run.trainer->run();
+  double kl[2] = {0, 0};
+  for (const StepRecord& step : run.recorder.steps) kl[step.epoch] += step.members[1].kl * step.rows;
+  EXPECT_GT(kl[0], 0);
+  EXPECT_NEAR(kl[1] / kl[0], 2, 1e-4);
 }
 
 TEST(Trainer, EvaluationChangesNothing) {

@@ -126,6 +126,8 @@ TYPED_TEST(SimplexFit, ManyMembersAreNearlyOptimal) {
   using T = typename TypeParam::Type;
   Random rng(base_seed());
   for (const int members : {1, 3, 5, 16}) {
+    // Every step of the batch's search is a few block-wide sums, thread by thread.
+    if (members == 16 && TypeParam::device != Device::kCpu && kEmulated) continue;
     const auto c = CohortCase<T>::random(members, 3, 10, rng, 1.5);
     for (const auto scope : {FitScope::kSample, FitScope::kBatch}) {
       const auto weights = fit<T>(TypeParam::device, c, scope);

@@ -81,6 +81,107 @@ def kdcl_minlogit(case, option):
     return kdcl(case, option, centred.min(0).values)
 
 
+def to_shared(case, option, target, weight=1):
+    """Everybody learns from the labels and from one target of probabilities."""
+    T, lam = option("kdcl.T"), option("kdcl.lambda")
+    return [weight * ce(case, k) + lam * kl(target, case.z[k], T) for k in case.members]
+
+
+def kdcl_mean(case, option):
+    return to_shared(case, option, soft(sum(case.z) / case.m, option("kdcl.T")), option("mean.a"))
+
+
+def best_mixture(first, second, labels):
+    """By bisection: the a in [0, 1] for which a first + (1 - a) second fits the labels best."""
+    def slope(a):
+        mixed = F.softmax(a * first + (1 - a) * second, 1) - F.one_hot(labels, first.shape[1])
+        return float((mixed * (first - second)).sum(1).mean())
+    low, high = 0.0, 1.0
+    if slope(low) >= 0:
+        return low
+    if slope(high) <= 0:
+        return high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def kdcl_linear(case, option):
+    z = [x.detach() for x in case.z]
+    if option("linear.scope") == "batch":
+        a = torch.full((case.rows, 1), best_mixture(z[0], z[1], case.y))
+    else:
+        rows = [slice(b, b + 1) for b in range(case.rows)]
+        a = torch.tensor([[best_mixture(z[0][r], z[1][r], case.y[r])] for r in rows])
+    return to_shared(case, option, soft(a * z[0] + (1 - a) * z[1], option("kdcl.T")))
+
+
+def kdcl_general(case, option):
+    z = [x.detach().float().double() for x in case.z]  # held-out logits are f32
+    errors = torch.stack([F.cross_entropy(x, case.y, reduction="none") for x in z])
+    if option("general.loss") == "probability":
+        errors = torch.expm1(-errors)
+    c = (errors @ errors.T / case.rows).numpy()
+    m, mean = case.m, np.trace(c) / case.m
+    eigenvalues = np.linalg.eigvalsh(c)
+    case.doubtful = eigenvalues[0] < 1e-6 * mean  # ill-conditioned: both answers are right
+    best = None
+    for face in range(1, 1 << m):
+        of = [i for i in range(m) if face >> i & 1]
+        x = np.linalg.solve(c[np.ix_(of, of)], np.ones(len(of))) if not case.doubtful else np.ones(len(of))
+        if x.min() >= 0 and (best is None or x.sum() > best[0]):
+            best = (x.sum(), of, x / x.sum())
+    w = np.zeros(m)
+    w[best[1]] = best[2]
+    return to_shared(case, option, sum(float(v) * soft(x, option("kdcl.T")) for v, x in zip(w, case.z)))
+
+
+def switokd(case, option):
+    """Pairs, 1T2S and 2T1S; the published code's slips too."""
+    p = [soft(x.detach(), option("swit.tau")) for x in case.z]
+    y = F.one_hot(case.y, case.classes)
+    far = [float((q - y).abs().sum(1).mean()) for q in p]
+
+    def expert(t, s, t_eps, s_eps):
+        eps = np.exp(-far[t_eps] / (far[s_eps] + far[t_eps]))
+        gap = float((p[s] - p[t]).abs().sum(1).mean())
+        return gap > far[s] - eps * far[t] and (not option("swit.guard") or far[t] < far[s])
+
+    def term(teacher, k):
+        return kl(soft(case.z[teacher], 1), case.z[k], 1)
+    compat, three = option("swit.code_compat"), case.m == 3
+    losses = [ce(case, k) + sum(term(j, k) for j in case.members if j != k) for k in case.members]
+    zero = 0 * case.z[0].sum()
+    if three and option("swit.roles") == "2t1s":
+        for x in (0, 1):
+            if expert(x, 2, 0 if compat else x, 2):
+                losses[x] = zero
+    else:
+        paused = [expert(0, i, 0, 2 if compat and three else i) for i in case.members[1:]]
+        taught = [term(i, 0) for i, pause in zip(case.members[1:], paused) if not pause]
+        losses[0] = zero if all(paused) else ce(case, 0) + sum(taught)
+    return losses
+
+
+def dkd(case, option):
+    T, alpha, beta = option("dkd.T"), option("dkd.alpha"), option("dkd.beta")
+    case.frozen = {0}
+    label = F.one_hot(case.y, case.classes).bool()
+
+    def split(z):
+        rest = z.masked_fill(label, -1e9)
+        parts = torch.stack([z[label] / T, torch.logsumexp(rest / T, 1)], 1)
+        return F.log_softmax(parts, 1), rest
+    own, others = split(case.z[0])
+    losses = [ce(case, 0)]
+    for k in case.members[1:]:
+        own_k, others_k = split(case.z[k])
+        tckd = T * T * (own.detach().exp() * (own.detach() - own_k)).sum(1).mean()
+        losses.append(ce(case, k) + alpha * tckd + beta * kl(soft(others, T), others_k, T))
+    return losses
+
+
 def match(case, student, teacher):
     """Both maps at the smaller size, the student's through the adapter where channels differ."""
     s, t = case.f[student], case.f[teacher].detach()
@@ -194,6 +295,13 @@ METHODS = {
     "dml": dict(losses=dml, options=DML),
     "kdcl-naive": dict(losses=kdcl_naive, options={**KDCL, "naive.scope": pick("sample", "batch")}),
     "kdcl-minlogit": dict(losses=kdcl_minlogit, options=KDCL),
+    "kdcl-mean": dict(losses=kdcl_mean, options={**KDCL, "mean.a": between(0, 2)}),
+    "kdcl-linear": dict(losses=kdcl_linear, members=(2, 2), options={**KDCL, "linear.scope": pick("sample", "batch")}),
+    "kdcl-general": dict(losses=kdcl_general, rows=(12, 20), options={**KDCL, "general.loss": pick("probability", "ce")}),
+    "switokd": dict(losses=switokd, members=(2, 3),
+                    options={"swit.roles": pick("1t2s", "2t1s"), "swit.guard": pick(True, False), "swit.tau": between(0.3, 3),
+                             "swit.code_compat": pick(True, False)}),
+    "dkd": dict(losses=dkd, options={"dkd.alpha": between(0, 2), "dkd.beta": between(0, 8), "dkd.T": between(3, 6)}),
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
@@ -206,12 +314,15 @@ METHODS = {
 
 class Case:
     def __init__(self, rng, spec):
-        self.m = int(rng.integers(2, 6))
+        low, high = spec.get("members", (2, 5))
+        self.m = int(rng.integers(low, high + 1))
         self.members = list(range(self.m))
-        self.rows = int(rng.integers(1, 20))
+        low, high = spec.get("rows", (1, 19))
+        self.rows = int(rng.integers(low, high + 1))
         self.classes = int(np.exp(rng.uniform(np.log(2), np.log(1001))))
         self.frozen = set()
         self.answer = None
+        self.doubtful = False  # a rule may set it: the answer depends on the last digits
         scale = float(np.exp(rng.uniform(np.log(0.1), np.log(8))))
         leaf = lambda *shape, size=1.0: torch.tensor(size * rng.standard_normal(shape), requires_grad=True)
         self.z = [leaf(self.rows, self.classes, size=scale) for _ in self.members]
@@ -273,6 +384,8 @@ def check(binary, name, spec, rng, folder):
     case.answer = run_cohort(binary, name.split("+")[0], spec.get("add"), options, case.arrays(), folder)
     defaults = {"adm.teachers": 0}
     losses = spec["losses"](case, lambda key: options.get(key, defaults.get(key)))
+    if case.doubtful:
+        return (0.0, "")
     sum(loss for k, loss in enumerate(losses) if k not in case.frozen).backward()
     worst = (0.0, "")
     expected = {f"loss_{k}": loss.detach().numpy() for k, loss in enumerate(losses)}
