@@ -81,3 +81,13 @@ function(cohort_cuda_library name)
   target_include_directories(${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:cohort_settings>)
 endfunction()
+
+# cohort_packed(targets...): finds its libraries in ../lib beside it first, where tools/gpu_pack.sh puts them. DT_RPATH and not
+# DT_RUNPATH, because it also holds for what those libraries need themselves.
+function(cohort_packed)
+  foreach(target IN LISTS ARGN)
+    # The same installed or not: else CMake pads it with an empty entry, which means the current folder.
+    set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib" BUILD_WITH_INSTALL_RPATH ON)
+    target_link_options(${target} PRIVATE LINKER:--disable-new-dtags)
+  endforeach()
+endfunction()

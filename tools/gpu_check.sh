@@ -18,13 +18,16 @@ if [[ ${1:-} == --emulated ]]; then
   emulated=1 bin=$(cd "$2/bin" && pwd) peers=$here/../bench/peers results=$3
 else
   [[ $# -eq 1 ]] || { echo "usage: gpu_check.sh RESULTS" >&2; exit 2; }
-  bin=$here/bin peers=$here/peers results=$1
-  export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  peers=$here/peers results=$1
 fi
 mkdir -p "$results"
 results=$(cd "$results" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+if ((!emulated)); then
+  tar -xzf "$here/binaries.tar.gz" -C "$work" || { echo "error: $here is no folder made by tools/gpu_pack.sh: no binaries.tar.gz" >&2; exit 2; }
+  bin=$work/bin
+fi
 log=$results/log.txt summary=$results/summary.md
 : > "$log"
 python=$(command -v python3 || true)
@@ -48,7 +51,11 @@ fi
   if ((emulated)); then
     echo "**emulated device: the figures mean nothing**"
   else
-    nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw --format=csv,noheader 2>&1 | head -1
+    if command -v nvidia-smi > /dev/null; then
+      nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw --format=csv,noheader 2>&1 | head -1
+    else
+      echo "no nvidia-smi"
+    fi
   fi
   echo
   echo "| step | result | seconds |"
@@ -101,6 +108,7 @@ repeats() {  # the same run, again and again, must leave the same weights
 
 bench() {  # cohort bench step, one JSON line kept for results.json
   "$bin/cohort" bench step --device $device --json "$@" > "$work/json" || return 1
+  [[ -n $python ]] || { echo "= $(tr -s ' \n' ' ' < "$work/json")"; return 0; }
   "$python" - "$work/json" "$work/figures.jsonl" "$*" <<'PY'
 import json, sys
 record = json.load(open(sys.argv[1]))
@@ -140,7 +148,7 @@ peer() {  # a script of bench/peers; its JSON lines are kept
 export -f tests sanitize repeats bench kernel_benches peer
 export bin suffix only device work python peers results kernel_bench
 
-if ((!emulated)) && "$bin/cohort" doctor 2>&1 | grep -q ' no device: '; then
+if ((!emulated)) && [[ $("$bin/cohort" doctor 2>&1) == *" no device: "* ]]; then
   step "cohort starts" 20 "$bin/cohort" doctor
   for name in kernels core ops distill; do
     step "$name$suffix starts" 60 bash -c "tests $name"

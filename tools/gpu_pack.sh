@@ -18,9 +18,19 @@ mkdir -p "$pack/bin" "$pack/lib" "$pack/peers"
 for binary in cohort cohort_bench kernels_gpu_tests core_gpu_tests ops_gpu_tests distill_gpu_tests simt_conformance_device; do
   strip -o "$pack/bin/$binary" "build/release/bin/$binary"
 done
-# Everything a binary loads but the C library's own parts, which must match the target's kernel and loader.
-ldd "$pack"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-  grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} "$pack/lib/"
+# Everything a binary loads but the C library's own parts, which must match the target's kernel and loader. The binaries find
+# them in ../lib beside them (DT_RPATH: cohort_packed in cmake/cohort_cuda.cmake).
+loaded() { ldd "$pack"/bin/* | awk '$2 == "=>" {print $3 ~ /^\// ? $3 : $1}' | sort -u | grep -vE '/(libc|libm|libmvec|libdl|librt|libpthread|libresolv|ld-linux[^/]*)\.so'; }
+loaded | xargs -I{} cp -L {} "$pack/lib/"
+absolute=$(cd "$pack" && pwd)
+stray=$(loaded | grep -v "^$absolute/" || true)
+if [[ -n $stray ]]; then
+  echo "error: the packed binaries do not find these in $pack/lib:" $stray >&2
+  exit 1
+fi
+# oneDNN alone has 40 MB; compressed, all of it is a third. gpu_check.sh unpacks it into a temporary folder.
+tar -C "$pack" -czf "$pack/binaries.tar.gz" bin lib
+rm -r "$pack/bin" "$pack/lib"
 cp bench/peers/*.py "$pack/peers/"
 cp tools/gpu_check.sh "$pack/"
 { git describe --always --dirty 2>/dev/null || echo unknown; } > "$pack/commit"
