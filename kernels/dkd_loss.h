@@ -25,6 +25,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -50,6 +51,13 @@ struct DkdLossArgs {
   void* tckd = nullptr;
   void* nckd = nullptr;
 };
+
+// By the formula above.
+inline Traffic traffic(const DkdLossArgs& a) {
+  const std::int64_t count = a.rows * a.classes;
+  return {2 * bytes_of(a.dtype, count) + 4 * a.rows +
+          (a.grad_student == nullptr ? 0 : written(a.dtype, count, a.grad_mode))};
+}
 
 std::size_t dkd_loss_workspace(CpuStream stream, std::int64_t rows);
 std::size_t dkd_loss_workspace(CudaStream stream, std::int64_t rows);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/base/dkd_row.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/dkd_loss.h"
 
@@ -143,6 +144,7 @@ void dkd_loss(CudaStream stream, const DkdLossArgs& args, Workspace workspace) {
   validate(args);
   check(workspace.size() >= dkd_loss_workspace(stream, args.rows), "dkd_loss: workspace too small");
   check(stream.branch >= 0 && stream.branch < kMaxBranches, "dkd_loss: no such branch");
+  const Rehearsed rehearsed(stream, "dkd_loss", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     simt::launch(
         dkd_kernel<T>,

@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/traffic.h"
 #include "kernels/cohort_loss.h"
 
 namespace cohort::kernels {
@@ -36,6 +37,14 @@ struct SimplexFitArgs {
   const std::int32_t* valid_rows = nullptr;
   void* weights = nullptr;  // A
 };
+
+// By the formula above.
+inline Traffic traffic(const SimplexFitArgs& a) {
+  const CohortLossShape& s = a.shape;
+  const std::int64_t sets = a.scope == FitScope::kBatch ? 1 : s.rows;
+  return {bytes_of(s.dtype, s.members * s.rows * s.classes) + 4 * s.rows +
+          bytes_of(accumulator_of(s.dtype), s.members * sets)};
+}
 
 std::size_t simplex_fit_workspace(CpuStream stream, const CohortLossShape& shape);
 std::size_t simplex_fit_workspace(CudaStream stream, const CohortLossShape& shape);

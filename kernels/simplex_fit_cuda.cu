@@ -4,6 +4,7 @@
 // shared memory (1 KiB), written by one lane. Nothing of a row is kept: each evaluation reads it again, from
 // L1 or L2, for the largest logit and for the sums.
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/base/simplex_search.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/simplex_fit.h"
@@ -213,6 +214,7 @@ void simplex_fit(CudaStream stream, const SimplexFitArgs& args, Workspace) {
   const auto blocks = static_cast<unsigned>(batch ? 1 : (s.rows + kRowsInBlock - 1) / kRowsInBlock);
   if (blocks == 0) return;
   const unsigned threads = batch ? kBatchThreads : kRowsInBlock * kWarp;
+  const Rehearsed rehearsed(stream, "simplex_fit", traffic(args));
   dispatch_float(s.dtype, [&]<class T>(std::type_identity<T>) {
     simt::launch(batch ? batch_kernel<T> : sample_kernel<T>,
                  {.grid = blocks, .block = threads, .stream = stream}, args);

@@ -20,7 +20,7 @@
 // Contract: outputs alias nothing and are written in full. Deterministic: sums in double, rows in chunks,
 //   chunks in order. Capture safe. Rows from valid_rows on (i32 scalar, null: all) do not count. A NaN among
 //   the logits, or a label outside [0, classes), is no expert's: every comparison with it is false.
-// Bytes: members * rows * classes * size_of(dtype), three times (from the caches after the first).
+// Bytes: members * rows * classes * size_of(dtype), on the GPU three times, from its caches after the first.
 // Source: Qian et al., "Switchable online knowledge distillation", ECCV 2022, and its code.
 #pragma once
 
@@ -28,6 +28,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/traffic.h"
 #include "kernels/cohort_loss.h"
 
 namespace cohort::kernels {
@@ -51,6 +52,12 @@ struct SwitchRuleArgs {
   std::int32_t* step_mask = nullptr;
   std::int32_t* mode = nullptr;
 };
+
+// By the formula above.
+inline Traffic traffic(const SwitchRuleArgs& a) {
+  const CohortLossShape& s = a.shape;
+  return {bytes_of(s.dtype, s.members * s.rows * s.classes) + 4 * s.rows};
+}
 
 std::size_t switch_rule_workspace(CpuStream stream, const CohortLossShape& shape);
 std::size_t switch_rule_workspace(CudaStream stream, const CohortLossShape& shape);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/base/switch_decision.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/switch_rule.h"
@@ -123,6 +124,7 @@ void switch_rule(CudaStream stream, const SwitchRuleArgs& args, Workspace worksp
   validate(args);
   check(workspace.size() >= switch_rule_workspace(stream, args.shape), "switch_rule: workspace too small");
   check(stream.branch >= 0 && stream.branch < kMaxBranches, "switch_rule: no such branch");
+  const Rehearsed rehearsed(stream, "switch_rule", traffic(args));
   dispatch_float(args.shape.dtype, [&]<class T>(std::type_identity<T>) {
     simt::launch(
         switch_kernel<T>,

@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/traffic.h"
 #include "kernels/cohort_loss.h"
 
 namespace cohort::kernels {
@@ -37,6 +38,13 @@ struct WeightedTargetArgs {
   const std::int32_t* valid_rows = nullptr;
   void* target = nullptr;  // (rows, classes) A
 };
+
+// By the formula above.
+inline Traffic traffic(const WeightedTargetArgs& a) {
+  const CohortLossShape& s = a.shape;
+  return {bytes_of(s.dtype, s.members * s.rows * s.classes) +
+          bytes_of(accumulator_of(s.dtype), s.rows * s.classes)};
+}
 
 std::size_t weighted_target_workspace(CpuStream stream, const CohortLossShape& shape);
 std::size_t weighted_target_workspace(CudaStream stream, const CohortLossShape& shape);

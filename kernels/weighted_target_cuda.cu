@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/weighted_target.h"
 
@@ -129,6 +130,7 @@ void weighted_target(CudaStream stream, const WeightedTargetArgs& args, Workspac
   check(args.weights != nullptr && args.target != nullptr, "weighted_target: no weights or no target");
   if (s.rows == 0) return;
   const auto blocks = static_cast<unsigned>((s.rows + kRowsInBlock - 1) / kRowsInBlock);
+  const Rehearsed rehearsed(stream, "weighted_target", traffic(args));
   dispatch_float(s.dtype, [&]<class T>(std::type_identity<T>) {
     simt::launch(target_kernel<T>, {.grid = blocks, .block = kRowsInBlock * kWarp, .stream = stream}, args);
   });
