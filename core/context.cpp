@@ -52,6 +52,10 @@ Context::Context(const ContextOptions& options)
   }
 }
 
+CudaStream Context::copy_stream() const {
+  return branch_stream(options_, rehearsal_.get(), num_branches() + 1);
+}
+
 DType Context::activation_dtype() const {
   switch (options_.precision) {
     case Precision::kBF16:

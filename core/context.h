@@ -70,6 +70,9 @@ class Context {
   CpuStream cpu_stream() const { return {pool_.get()}; }
   CudaStream cuda_stream() const { return branches_[current_]->cuda; }
 
+  // For copies beside the branches' work (CUDA): opened when first asked for, outside of captured steps.
+  CudaStream copy_stream() const;
+
   int num_branches() const { return static_cast<int>(branches_.size()) - 1; }
   // Runs f with branch `index` (kMain or 1..num_branches) as the current one.
   template <class F>

@@ -15,20 +15,14 @@
 #include "models/registry.h"
 
 namespace cohort::distill {
-namespace {
-
-// Evaluation needs no gradients, so its batch is bounded by memory only; this one keeps a stage of ResNet-32
-// in a few tens of megabytes.
-constexpr std::int64_t kEvalBatch = 250;
-
-}  // namespace
 
 // What changes from step to step, in device memory.
 struct Cohort::Inputs {
-  Tensor indices;  // (capacity) i32
-  Tensor labels;   // (capacity) i32
-  Tensor epoch;    // (1) i32
-  Tensor step;     // (1) i32
+  Tensor indices;     // (capacity) i32
+  Tensor image_rows;  // (capacity) i32
+  Tensor labels;      // (capacity) i32
+  Tensor epoch;       // (1) i32
+  Tensor step;        // (1) i32
   std::int64_t capacity = 0;
 };
 
@@ -179,24 +173,26 @@ void Cohort::reserve(std::int64_t rows) {
   if (rows <= inputs_->capacity) return;
   inputs_->capacity = std::max(rows, kEvalBatch);
   inputs_->indices = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
+  inputs_->image_rows = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
   inputs_->labels = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
 }
 
-std::vector<Tensor> Cohort::make_batches(const DeviceImages& images, std::int64_t rows, bool training) {
+std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bool training) {
   const bool own_views = training && options_.independent_augmentation;
   // A perturbed member changes its batch in place, and which member that is only the device knows.
   const int count = own_views || (training && perturbation_) ? size() : 1;
   std::vector<Tensor> batches;
   std::vector<void*> pointers;
-  const Shape& set = images.images.shape;
+  const Shape& set = feed.images().shape;
   for (int i = 0; i < count; ++i) {
     batches.push_back(ctx_.empty({rows, set[1], set[2], set[3]}, ctx_.activation_dtype()));
     pointers.push_back(batches.back().data);
   }
   on_device(ctx_, [&](auto stream) {
-    kernels::augment(stream, {.images = images.images.as<std::uint8_t>(),
-                              .image_labels = images.labels.as<std::int32_t>(),
+    kernels::augment(stream, {.images = feed.images().as<std::uint8_t>(),
+                              .image_labels = feed.labels().as<std::int32_t>(),
                               .indices = inputs_->indices.as<std::int32_t>(),
+                              .image_rows = feed.in_ring() ? inputs_->image_rows.as<std::int32_t>() : nullptr,
                               .epoch = inputs_->epoch.as<std::int32_t>(),
                               .batches = pointers,
                               .labels = inputs_->labels.as<std::int32_t>(),
@@ -216,8 +212,8 @@ std::vector<Tensor> Cohort::make_batches(const DeviceImages& images, std::int64_
 
 void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   ctx_.begin_step();
-  feed.take(rows, inputs_->indices, inputs_->epoch, inputs_->step, sgd_->rates());
-  const std::vector<Tensor> batches = make_batches(feed.images(), rows, /*training=*/true);
+  feed.take(rows, {inputs_->indices, inputs_->image_rows, inputs_->epoch, inputs_->step, sgd_->rates()});
+  const std::vector<Tensor> batches = make_batches(feed, rows, /*training=*/true);
   StepView view;
   view.outputs.resize(members_.size());
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
@@ -274,6 +270,7 @@ void Cohort::train(Feed& feed) {
   if (!plan.step) {
     plan.step = std::make_unique<StepPlan>(ctx_, [this, &feed, &plan, rows] { step_once(feed, plan, rows); });
   }
+  feed.stage();
   plan.step->run();
   records_->mark(feed.step(), &plan.report);
   feed.advance();
@@ -374,8 +371,8 @@ void Cohort::evaluate_once(Evaluation& evaluation, std::int64_t rows) {
   ctx_.begin_step();
   ctx_.set_recording(false);
   Feed& feed = evaluation.feed;
-  feed.take(rows, inputs_->indices, inputs_->epoch, inputs_->step, {});
-  const std::vector<Tensor> batches = make_batches(feed.images(), rows, /*training=*/false);
+  feed.take(rows, {inputs_->indices, inputs_->image_rows, inputs_->epoch, inputs_->step, {}});
+  const std::vector<Tensor> batches = make_batches(feed, rows, /*training=*/false);
   kernels::AppendRowsArgs args{.dtype = ctx_.parameter_dtype(),
                                .members = size(),
                                .cursor = feed.cursor().as<std::int32_t>(),
@@ -399,7 +396,7 @@ void Cohort::evaluate_once(Evaluation& evaluation, std::int64_t rows) {
 std::vector<std::vector<float>> Cohort::predict(const DeviceImages& images,
                                                 const std::vector<std::int32_t>& indices) {
   const auto count = static_cast<std::int64_t>(indices.size());
-  std::unique_ptr<Evaluation>& evaluation = evaluations_[{images.images.data, indices}];
+  std::unique_ptr<Evaluation>& evaluation = evaluations_[{images.id, indices}];
   if (!evaluation) {
     reserve(kEvalBatch);
     evaluation = std::make_unique<Evaluation>(ctx_, images, indices);
@@ -416,6 +413,7 @@ std::vector<std::vector<float>> Cohort::predict(const DeviceImages& images,
     if (!plan) {
       plan = std::make_unique<StepPlan>(ctx_, [this, &e = *evaluation, rows] { evaluate_once(e, rows); });
     }
+    feed.stage();
     plan->run();
   }
   std::vector<std::vector<float>> logits(members_.size());

@@ -8,20 +8,6 @@
 
 namespace cohort::distill {
 
-DeviceImages to_device(Context& ctx, const ImageSet& set) {
-  const Shape shape{set.size(), set.height, set.width, set.channels};
-  if (ctx.device().kind == DeviceKind::kCpu) {
-    // The host's memory is the device's: no copy of a set that may be larger than the networks.
-    return {{const_cast<std::uint8_t*>(set.images.data()), shape, DType::u8, nullptr},
-            {const_cast<std::int32_t*>(set.labels.data()), {set.size()}, DType::i32, nullptr}};
-  }
-  DeviceImages device{ctx.persistent_tensor(shape, DType::u8),
-                      ctx.persistent_tensor({set.size()}, DType::i32)};
-  ctx.upload(device.images, set.images.data());
-  ctx.upload(device.labels, set.labels.data());
-  return device;
-}
-
 Feed::Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_t> indices,
            std::int64_t batch_size, bool shuffle, std::int64_t columns)
     : ctx_(ctx),
@@ -35,6 +21,9 @@ Feed::Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_
   rates_ = ctx.persistent_tensor({steps_per_epoch(), columns_}, DType::f32);
   epoch_of_ = ctx.persistent_tensor({2}, DType::i32);
   cursor_ = ctx.persistent_tensor({1}, DType::i32);
+  if (images.host != nullptr) {
+    host_ = std::make_unique<HostFeed>(ctx, images, indices, batch_size, shuffle);
+  }
   if (!shuffle) return;
   indices_ = ctx.persistent_tensor({count_}, DType::i32);
   ctx.upload(indices_, indices.data());
@@ -46,6 +35,7 @@ Feed::Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_
 void Feed::start(int epoch, std::int64_t position, std::span<const float> rates) {
   check(static_cast<std::int64_t>(rates.size()) == rates_.count(),
         "feed: one row of learning rates per step");
+  if (host_) host_->start(epoch, position);
   if (!indices_.empty()) {
     const kernels::PermutationArgs args{.values = indices_.as<std::int32_t>(),
                                         .out = order_.as<std::int32_t>(),
@@ -64,25 +54,30 @@ void Feed::start(int epoch, std::int64_t position, std::span<const float> rates)
   ctx_.upload(cursor_, &cursor);
 }
 
+void Feed::stage() {
+  if (host_) host_->stage(position_);
+}
+
 std::int64_t Feed::rows(std::int64_t position) const {
   check(position < steps_per_epoch(), "feed: the epoch is over");
   return std::min(batch_size_, count_ - position * batch_size_);
 }
 
-void Feed::take(std::int64_t rows, const Tensor& indices, const Tensor& epoch, const Tensor& step,
-                const Tensor& rates) {
+void Feed::take(std::int64_t rows, const Taken& to) {
   on_device(ctx_, [&](auto stream) {
     kernels::step_feed(stream, {.order = order_.as<std::int32_t>(),
                                 .epoch_of = epoch_of_.as<std::int32_t>(),
                                 .rates = rates_.as<float>(),
                                 .cursor = cursor_.as<std::int32_t>(),
-                                .indices = indices.as<std::int32_t>(),
-                                .epoch = epoch.as<std::int32_t>(),
-                                .step = step.as<std::int32_t>(),
-                                .rates_out = rates.as<float>(),
+                                .indices = to.indices.as<std::int32_t>(),
+                                .image_rows = in_ring() ? to.image_rows.as<std::int32_t>() : nullptr,
+                                .epoch = to.epoch.as<std::int32_t>(),
+                                .step = to.step.as<std::int32_t>(),
+                                .rates_out = to.rates.as<float>(),
                                 .rows = rows,
                                 .batch_size = batch_size_,
-                                .columns = columns_});
+                                .columns = columns_,
+                                .ring_steps = in_ring() ? host_->ring_steps() : 1});
   });
 }
 

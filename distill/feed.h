@@ -4,19 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "core/context.h"
-#include "core/image_set.h"
+#include "distill/device_images.h"
+#include "distill/host_feed.h"
 
 namespace cohort::distill {
-
-// A data set as kernels see it: bytes and labels in device memory.
-struct DeviceImages {
-  Tensor images;  // (N, H, W, C) u8
-  Tensor labels;  // (N) i32
-};
-DeviceImages to_device(Context& ctx, const ImageSet& set);
 
 class Feed {
  public:
@@ -33,18 +28,28 @@ class Feed {
 
   // Rows of a step of the epoch.
   std::int64_t rows(std::int64_t position) const;
-  // Of the next step; advance() goes on to the one after it.
+  // Before the next step is enqueued; advance() goes on to the one after it. The host waits only where images
+  // that stay in host memory are late.
+  void stage();
+  void advance() { ++position_; }
   std::int64_t rows() const { return rows(position_); }
   std::int64_t position() const { return position_; }
   // Counted over all epochs, from 0.
   std::int64_t step() const { return epoch_ * steps_per_epoch() + position_; }
-  void advance() { ++position_; }
 
-  const DeviceImages& images() const { return images_; }
+  // Where steps find images, (any, H, W, C) u8, and labels, (N) i32.
+  const Tensor& images() const { return host_ ? host_->ring() : images_.images; }
+  const Tensor& labels() const { return images_.labels; }
+  // The rows of images() are those that take() writes; else they are the indices.
+  bool in_ring() const { return host_ != nullptr; }
+  std::size_t pinned_bytes() const { return host_ ? host_->pinned_bytes() : 0; }
 
-  // Inside a step: fills indices (rows) i32, epoch (1) i32, step (1) i32 and rates (columns) f32.
-  void take(std::int64_t rows, const Tensor& indices, const Tensor& epoch, const Tensor& step,
-            const Tensor& rates);
+  // Inside a step: fills indices (rows) i32, epoch (1) i32, step (1) i32, rates (columns) f32, and image_rows
+  // (rows) i32 when images are in a ring.
+  struct Taken {
+    Tensor indices, image_rows, epoch, step, rates;
+  };
+  void take(std::int64_t rows, const Taken& to);
   // (1) i32: steps of the epoch that have been taken.
   const Tensor& cursor() const { return cursor_; }
 
@@ -52,12 +57,13 @@ class Feed {
   Context& ctx_;
   DeviceImages images_;
   std::int64_t count_, batch_size_, columns_;
-  Tensor indices_;   // (count) i32; empty: the order never changes
-  Tensor order_;     // (count) i32
-  Tensor rates_;     // (steps, columns) f32
-  Tensor epoch_of_;  // (2) i32
-  Tensor cursor_;    // (1) i32
-  Tensor scratch_;   // of the permutation; empty without one
+  Tensor indices_;                  // (count) i32; empty: the order never changes
+  Tensor order_;                    // (count) i32
+  Tensor rates_;                    // (steps, columns) f32
+  Tensor epoch_of_;                 // (2) i32
+  Tensor cursor_;                   // (1) i32
+  Tensor scratch_;                  // of the permutation; empty without one
+  std::unique_ptr<HostFeed> host_;  // of images that stay in host memory
   int epoch_ = 0;
   std::int64_t position_ = 0;
 };

@@ -28,8 +28,8 @@ Trainer::Trainer(Context& ctx, Cohort& cohort, TrainerData data, const TrainerOp
                 "--val-fraction 0.1 holds out a tenth of every class");
   }
   const auto members = static_cast<std::size_t>(cohort.size());
-  train_images_ = to_device(ctx, *data_.train);
-  if (data_.test != nullptr) test_images_ = to_device(ctx, *data_.test);
+  train_images_ = to_device(ctx, *data_.train, options.placement);
+  if (data_.test != nullptr) test_images_ = to_device(ctx, *data_.test, options.placement);
   feed_ = std::make_unique<Feed>(
       cohort.make_feed(train_images_, data_.train_indices, options.batch_size, options.shuffle));
   sums_ = {std::vector<double>(members, 0.0), std::vector<std::int64_t>(members, 0), 0};
@@ -39,6 +39,17 @@ Trainer::Trainer(Context& ctx, Cohort& cohort, TrainerData data, const TrainerOp
 
 std::int64_t Trainer::steps_per_epoch() const {
   return feed_->steps_per_epoch();
+}
+
+std::size_t Trainer::pinned_bytes() const {
+  std::size_t bytes = feed_->pinned_bytes();
+  const auto add = [&](const DeviceImages& images, std::int64_t count) {
+    if (images.host != nullptr && count > 0)
+      bytes += HostFeed::pinned_bytes(images, count, Cohort::kEvalBatch);
+  };
+  add(train_images_, static_cast<std::int64_t>(data_.held_out_indices.size()));
+  if (data_.test != nullptr) add(test_images_, data_.test->size());
+  return bytes;
 }
 
 std::vector<double> Trainer::learning_rates(std::int64_t step) const {

@@ -33,6 +33,7 @@ struct TrainerOptions {
   nn::Schedule schedule;
   NanPolicy nan = NanPolicy::kStop;
   std::int64_t max_steps = 0;  // stop after so many steps; 0: no limit
+  Placement placement;         // of the images
 };
 
 // Borrowed sets; they outlive the trainer.
@@ -112,6 +113,10 @@ class Trainer {
 
   std::int64_t step() const { return step_; }
   std::int64_t steps_per_epoch() const;
+  const DeviceImages& train_images() const { return train_images_; }
+  const DeviceImages& test_images() const { return test_images_; }
+  // Pinned host memory of the feeds, those of evaluations included, which come later.
+  std::size_t pinned_bytes() const;
 
   // Everything a resumed run needs: <id>.safetensors per member (weights, with PyTorch's names),
   // optim.safetensors, state.json. Same state, same bytes.

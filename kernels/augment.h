@@ -1,9 +1,9 @@
 // From bytes on the device to a network's input: gather, pad, crop, flip, normalise, in one pass for all
 // members.
 //
-//   i = indices[b],  d = draw(seed, member, epoch, i)
+//   i = indices[b],  d = draw(seed, member, epoch, i),  n = image_rows[b], or i without them
 //   u = flip_d ? W-1-x : x
-//   batch[b,y,x,c] = (images[i, y+dy, u+dx, c] / 255 - mean[c]) / std[c]     (pixel 0 outside of the image)
+//   batch[b,y,x,c] = (images[n, y+dy, u+dx, c] / 255 - mean[c]) / std[c]     (pixel 0 outside of the image)
 //
 // Rows from valid_rows on are padding of a short batch: their values are 0 and their labels -1. The kernel
 // also gathers the labels, so that a step needs nothing but the index buffer from the host.
@@ -33,6 +33,7 @@ struct AugmentArgs {
   const std::uint8_t* images = nullptr;        // (N,H,W,C)
   const std::int32_t* image_labels = nullptr;  // (N), or null
   const std::int32_t* indices = nullptr;       // (B), each in [0, N)
+  const std::int32_t* image_rows = nullptr;    // (B), where in `images` they lie; null: at `indices`
   const std::int32_t* valid_rows = nullptr;    // (1), or null: all B
   const std::int32_t* epoch = nullptr;         // (1), or null: 0
   std::span<void* const> batches = {};         // M or 1 pointers to (B,H,W,C) of dtype; no overlap

@@ -93,7 +93,8 @@ void augment(CpuStream stream, const AugmentArgs& args) {
           const auto sample = static_cast<std::uint32_t>(args.indices[b]);
           const AugmentDraw draw = draw_augment(args.options, args.seed, static_cast<std::uint32_t>(m), epoch,
                                                 sample, args.height, args.width);
-          const std::uint8_t* const image = args.images + std::int64_t{args.indices[b]} * pixels;
+          const std::int32_t* const rows = args.image_rows == nullptr ? args.indices : args.image_rows;
+          const std::uint8_t* const image = args.images + std::int64_t{rows[b]} * pixels;
           if (args.channels == 3) {
             augment_sample<T, 3>(args, table, draw, image, out);
           } else {

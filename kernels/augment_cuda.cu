@@ -23,6 +23,7 @@ struct Job {
   const std::uint8_t* images;
   const std::int32_t* image_labels;
   const std::int32_t* indices;
+  const std::int32_t* image_rows;  // `indices` where the images are the whole set
   const std::int32_t* valid_rows;
   const std::int32_t* epoch;
   std::int32_t* labels;
@@ -92,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) augment_kernel(Job job) {
   const AugmentDraw draw =
       draw_augment(job.options, job.seed, static_cast<std::uint32_t>(job.first_member) + blockIdx.y, epoch,
                    static_cast<std::uint32_t>(index), job.height, job.width);
-  const std::uint8_t* const image = job.images + static_cast<std::int64_t>(index) * count;
+  const std::uint8_t* const image = job.images + static_cast<std::int64_t>(job.image_rows[b]) * count;
   __syncthreads();
   for (int i = begin + thread * kWidth; i < end; i += kThreads * kWidth) {
     const int pixel = i / job.channels;
@@ -138,6 +139,7 @@ void augment(CudaStream stream, const AugmentArgs& args) {
   Job job{.images = args.images,
           .image_labels = args.image_labels,
           .indices = args.indices,
+          .image_rows = args.image_rows == nullptr ? args.indices : args.image_rows,
           .valid_rows = args.valid_rows,
           .epoch = args.epoch,
           .labels = args.labels,

@@ -1,5 +1,6 @@
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "kernels/base/error.h"
@@ -30,6 +31,14 @@ void* allocate(CpuStream, std::size_t bytes) {
 
 void deallocate(CpuStream, void* data) noexcept {
   std::free(data);
+}
+
+std::size_t free_bytes(CpuStream) {
+  return std::numeric_limits<std::size_t>::max();
+}
+
+void copy_from_pinned(CpuStream stream, void* device, const void* pinned, std::size_t bytes) {
+  copy_to_device(stream, device, pinned, bytes);
 }
 
 void copy_to_device(CpuStream, void* device, const void* host, std::size_t bytes) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "kernels/base/rehearsal.h"
@@ -118,6 +119,20 @@ void deallocate(CudaStream stream, void* data) noexcept {
   if (stream.rehearsal != nullptr) return stream.rehearsal->release(data);
   // Nothing to be done about a failure: the device is lost, and the next call that can report it does.
   (void)cudaFree(data);
+}
+
+std::size_t free_bytes(CudaStream stream) {
+  if (stream.rehearsal != nullptr) return std::numeric_limits<std::size_t>::max();
+  std::size_t free = 0, total = 0;
+  COHORT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
+void copy_from_pinned(CudaStream stream, void* device, const void* pinned, std::size_t bytes) {
+  if (bytes == 0) return;
+  refuse_capture(stream, "copy_from_pinned");
+  if (stream.rehearsal != nullptr) return;
+  COHORT_CUDA_CHECK(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, native(stream)));
 }
 
 void copy_to_device(CudaStream stream, void* device, const void* host, std::size_t bytes) {

@@ -1,6 +1,6 @@
-// Results on their way to the host without making the device wait: memory that kernels write and the host
-// reads, and markers that say when. On the CPU, where work is done when its call returns, every marker is
-// reached at once.
+// What passes between host and device without making either wait: memory that both reach (results that
+// kernels write, images on their way to the device), and markers that say when. On the CPU, where work is
+// done when its call returns, every marker is reached at once.
 #pragma once
 
 #include <cstddef>
@@ -34,5 +34,13 @@ void mark(CudaStream stream, Marker marker);
 // Returns when everything before the mark is done. Errors of that work are thrown here.
 inline void wait(CpuStream, Marker) {}
 void wait(CudaStream stream, Marker marker);
+// Whether wait() would return at once; it is true before the first mark. Not inside a captured step.
+inline bool reached(CpuStream, Marker) {
+  return true;
+}
+bool reached(CudaStream stream, Marker marker);
+// Work enqueued on the stream from now on starts when everything before the mark is done; the host goes on.
+inline void follow(CpuStream, Marker) {}
+void follow(CudaStream stream, Marker marker);
 
 }  // namespace cohort::kernels

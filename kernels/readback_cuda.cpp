@@ -53,4 +53,20 @@ void wait(CudaStream stream, Marker marker) {
   COHORT_CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(marker.event)));
 }
 
+bool reached(CudaStream stream, Marker marker) {
+  if (stream.rehearsal != nullptr) return true;
+  const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(marker.event));
+  if (status == cudaErrorNotReady) {
+    (void)cudaGetLastError();  // no error, but remembered as one
+    return false;
+  }
+  check_cuda(status, "cudaEventQuery");
+  return true;
+}
+
+void follow(CudaStream stream, Marker marker) {
+  if (stream.rehearsal != nullptr) return;
+  COHORT_CUDA_CHECK(cudaStreamWaitEvent(native(stream), static_cast<cudaEvent_t>(marker.event), 0));
+}
+
 }  // namespace cohort::kernels

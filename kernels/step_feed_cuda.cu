@@ -12,6 +12,10 @@ __global__ void feed(StepFeedArgs args) {
   const std::int64_t k = *args.cursor;
   for (std::int64_t r = threadIdx.x; r < args.rows; r += kBlock)
     args.indices[r] = args.order[k * args.batch_size + r];
+  if (args.image_rows != nullptr) {
+    for (std::int64_t r = threadIdx.x; r < args.rows; r += kBlock)
+      args.image_rows[r] = static_cast<std::int32_t>(k % args.ring_steps * args.batch_size + r);
+  }
   for (std::int64_t j = threadIdx.x; j < args.columns; j += kBlock)
     args.rates_out[j] = args.rates[k * args.columns + j];
   __syncthreads();

@@ -116,7 +116,7 @@ void print(const Plan& plan) {
 
 int print_step_costs(const Config& config, bool json) {
   RunSetup run = make_rehearsal(config, [](const std::string& text) { print_warning(text); });
-  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
+  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train, placement(config));
   Plan plan{.method = config.text("method"),
             .precision = config.text("train.precision"),
             .nets = {},

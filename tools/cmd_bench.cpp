@@ -57,7 +57,7 @@ int run_bench(const Arguments& arguments) {
   config.override_value("data.val_fraction", 0.0, "bench");
   if (arguments.has("--dry-run")) return print_step_costs(config, arguments.has("--json"));
   RunSetup run = make_run(config, [](const std::string& text) { print_warning(text); });
-  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
+  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train, placement(config));
   // One epoch of as many steps as are run, each on the same batch size; images come again when the set is
   // short.
   const std::int64_t rows = std::min(batch, run.data.train.size());

@@ -88,7 +88,7 @@ Json pairwise_agreement(const Predictions& predictions) {
   return matrix;
 }
 
-Predictions predict(RunSetup& run, const std::string& part) {
+Predictions predict(RunSetup& run, const std::string& part, const distill::Placement& placement) {
   const bool test = part == "test";
   const ImageSet& set = test ? run.data.test : run.data.train;
   std::vector<std::int32_t> indices = part == "val" ? run.split.held_out : run.split.train;
@@ -101,7 +101,7 @@ Predictions predict(RunSetup& run, const std::string& part) {
   }
   Predictions predictions;
   predictions.num_classes = set.num_classes;
-  predictions.logits = run.cohort->predict(distill::to_device(*run.ctx, set), indices);
+  predictions.logits = run.cohort->predict(distill::to_device(*run.ctx, set, placement), indices);
   for (const std::int32_t i : indices) predictions.labels.push_back(set.labels[static_cast<std::size_t>(i)]);
   return predictions;
 }
@@ -124,7 +124,7 @@ int run_eval(const Arguments& arguments) {
   }
   const Config config = evaluation_config(arguments, networks, of_run);
   RunSetup run = make_run(config, [](const std::string&) {});
-  const Predictions predictions = predict(run, part);
+  const Predictions predictions = predict(run, part, placement(config));
   const distill::CohortScores scores =
       distill::score(predictions.logits, predictions.labels, predictions.num_classes);
 

@@ -143,7 +143,8 @@ int run_predict(const Arguments& arguments) {
   for (std::size_t k = 0; k < networks.size(); ++k) load_member(ctx, cohort.members()[k], networks[k].path);
   std::vector<std::int32_t> indices(paths.size());
   std::iota(indices.begin(), indices.end(), 0);
-  const std::vector<std::vector<float>> logits = cohort.predict(distill::to_device(ctx, set), indices);
+  const std::vector<std::vector<float>> logits =
+      cohort.predict(distill::to_device(ctx, set, placement(config)), indices);
   if (arguments.has("--npy")) {
     const auto rows = static_cast<std::int64_t>(paths.size());
     std::vector<float> all;

@@ -174,6 +174,12 @@ std::vector<OptionKey> data_keys() {
        .type = KeyType::kBool,
        .default_value = false,
        .help = "CIFAR-100: the 20 super-classes"},
+      {.path = "data.residency",
+       .type = KeyType::kChoice,
+       .default_value = std::string("auto"),
+       .choices = {"auto", "device", "host"},
+       .help =
+           "CUDA: where the images lie; auto: on the device if they take at most half of its free memory"},
       {.path = "data.allow_partial",
        .type = KeyType::kBool,
        .default_value = false,

@@ -156,6 +156,13 @@ distill::CohortOptions cohort_options(const Config& config) {
   return options;
 }
 
+distill::Placement placement(const Config& config) {
+  const std::string& residency = config.text("data.residency");
+  return {.residency = residency == "auto"     ? distill::Residency::kAuto
+                       : residency == "device" ? distill::Residency::kDevice
+                                               : distill::Residency::kHost};
+}
+
 distill::TrainerOptions trainer_options(const Config& config) {
   distill::TrainerOptions options;
   options.epochs = static_cast<int>(config.integer("train.epochs"));
@@ -167,6 +174,7 @@ distill::TrainerOptions trainer_options(const Config& config) {
                 : nan == "skip" ? distill::NanPolicy::kSkip
                                 : distill::NanPolicy::kIgnore;
   options.max_steps = config.integer("train.max_steps");
+  options.placement = placement(config);
   return options;
 }
 

@@ -23,6 +23,7 @@ std::unique_ptr<distill::Method> make_method(const Config& config);
 std::string method_label(const Config& config);
 std::vector<distill::MemberSpec> member_specs(const Config& config);
 distill::CohortOptions cohort_options(const Config& config);
+distill::Placement placement(const Config& config);
 distill::TrainerOptions trainer_options(const Config& config);
 
 // The set of data.*, cut to data.train_images and data.test_images; checked for use.

@@ -18,7 +18,7 @@ namespace {
 bool may_change(const std::string& key) {
   static const std::vector<std::string> keys = {"train.epochs",     "train.max_steps", "train.time_limit",
                                                 "train.save_every", "train.keep",      "threads",
-                                                "data.root"};
+                                                "data.root",        "data.residency"};
   return std::find(keys.begin(), keys.end(), key) != keys.end() || key.compare(0, 4, "log.") == 0;
 }
 
@@ -87,13 +87,24 @@ std::string mib(std::size_t bytes) {
   return fmt::format("{:.1f}", static_cast<double>(bytes) / (1024.0 * 1024.0));
 }
 
+std::string place_of_images(const RunSetup& run, const distill::Trainer& trainer) {
+  const std::size_t bytes = run.data.train.images.size() + run.data.test.images.size();
+  if (run.ctx->device().kind == DeviceKind::kCpu) return fmt::format("images {} MiB besides", mib(bytes));
+  std::size_t host = 0;
+  for (const distill::DeviceImages* images : {&trainer.train_images(), &trainer.test_images()})
+    host += images->host == nullptr ? 0 : images->images.bytes();
+  if (host == 0) return fmt::format("images are {} MiB of it", mib(bytes));
+  return fmt::format("{} MiB of images stay in host memory, fed through {} MiB of pinned memory", mib(host),
+                     mib(trainer.pinned_bytes()));
+}
+
 // Only a step tells what a step takes: activations, gradients and scratch are allocated as it runs.
-void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run) {
-  const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train);
+void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run,
+                       const distill::Trainer& trainer) {
   const std::vector<std::int32_t> indices(run.split.train.begin(),
                                           run.split.train.begin() + first_batch(config, run));
-  distill::Feed feed =
-      run.cohort->make_feed(images, indices, static_cast<std::int64_t>(indices.size()), /*shuffle=*/false);
+  distill::Feed feed = run.cohort->make_feed(trainer.train_images(), indices,
+                                             static_cast<std::int64_t>(indices.size()), /*shuffle=*/false);
   feed.start(0, 0, run.cohort->rate_table({std::vector<double>(run.cohort->members().size(), 0.0)}));
   run.cohort->train(feed);
   Table table({{"MiB"},
@@ -109,9 +120,8 @@ void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run) {
                mib(set.momenta().bytes()), mib(run.ctx->branch_step_bytes(static_cast<int>(k) + 1))});
   }
   table.add({"shared", "-", "-", "-", mib(run.ctx->branch_step_bytes(Context::kMain))});
-  writer.line(fmt::format("memory of the engine, batch {}: {} MiB in arenas; images {} MiB besides",
-                          indices.size(), mib(run.ctx->arena_bytes()),
-                          mib(run.data.train.images.size() + run.data.test.images.size())));
+  writer.line(fmt::format("memory of the engine, batch {}: {} MiB in arenas; {}", indices.size(),
+                          mib(run.ctx->arena_bytes()), place_of_images(run, trainer)));
   for (const std::string& row : split(trim(table.text()), '\n')) writer.line(" " + row);
 }
 
@@ -178,7 +188,7 @@ int train(const TrainRequest& plan) {
   warn_of_slow_convolutions(run, first_batch(config, run),
                             [&](const std::string& text) { writer.warn(text); });
   if (plan.dry_run) {
-    print_memory_plan(writer, config, run);
+    print_memory_plan(writer, config, run, trainer);
     writer.line(
         "dry run: the data and the networks fit together; one step was run to measure its memory, nothing "
         "was "

@@ -278,6 +278,24 @@ TEST(Trainer, EvaluationChangesNothing) {
     EXPECT_TRUE(before[i].bytes == after[i].bytes) << before[i].name;
 }
 
+// A set's memory may be another set's later: what an evaluation kept for the first must not serve the second.
+TEST(Trainer, ASetInTheMemoryOfAnotherIsAnother) {
+  const std::vector<std::int32_t> indices = {0, 1, 2};
+  ImageSet small = patterns(16, 5, 3, 0);
+  ImageSet large = small;
+  large.height = large.width = 16;
+  large.labels.resize(4);
+  TestRun fresh({});
+  const auto expected = fresh.cohort->predict(to_device(fresh.context(), large), indices);
+
+  TestRun run({});
+  run.cohort->predict(to_device(run.context(), small), indices);
+  std::fill(small.labels.begin(), small.labels.end(), 77);
+  ImageSet again = large;
+  again.images = std::move(small.images);
+  EXPECT_EQ(run.cohort->predict(to_device(run.context(), again), indices), expected);
+}
+
 TEST(Trainer, MemoryStopsGrowingAfterTwoStepsOfEveryShape) {
   TestRun run({.epochs = 4});
   run.recorder.stop_at = 6;  // two epochs: two short batches, two evaluations

@@ -55,6 +55,7 @@ struct Settings {
   std::int32_t valid = -1;  // all
   Normalisation normalisation = kCifar;
   std::size_t misalign = 0;
+  std::vector<std::int32_t> image_rows = {};  // empty: the indices
 };
 
 template <class T>
@@ -71,6 +72,7 @@ Output<T> run(Place place, const Images& s, const Settings& settings = {}) {
     augment(stream, {.images = on(s.images),
                      .image_labels = on(s.image_labels),
                      .indices = on(s.indices),
+                     .image_rows = settings.image_rows.empty() ? nullptr : on(settings.image_rows),
                      .valid_rows = settings.valid < 0 ? nullptr : on(valid),
                      .epoch = on(epoch),
                      .batches = pointers,
@@ -288,6 +290,26 @@ TEST_P(Augment, ASampleDoesNotDependOnItsBatch) {
   }
   EXPECT_NE(batch({0, 1, 2}, 1, 0), batch({0, 1, 2}, 2, 0));
   EXPECT_NE(batch({0, 1, 2}, 1, 0), batch({0, 1, 2}, 1, 1));
+}
+
+// Images that were brought to the device for this step alone: other rows, the same values.
+TEST_P(Augment, ImagesMayLieElsewhereThanInTheSet) {
+  const Images s;
+  Images brought = s;
+  std::vector<std::int32_t> rows;
+  brought.images.assign(s.images.size(), 99);
+  for (std::size_t b = 0; b < s.indices.size(); ++b) {
+    const std::size_t row = (3 * b + 2) % 11;
+    rows.push_back(static_cast<std::int32_t>(row));
+    std::copy_n(s.images.data() + static_cast<std::size_t>(s.indices[b]) * s.pixels(), s.pixels(),
+                brought.images.data() + row * s.pixels());
+  }
+  const Output<float> expected = run<float>(device(), s, {.members = 2, .independent = true});
+  const Output<float> out =
+      run<float>(device(), brought, {.members = 2, .independent = true, .image_rows = rows});
+  for (const std::size_t member : {0U, 1U})
+    EXPECT_TRUE(test::same_bits(out.values(member), expected.values(member)));
+  EXPECT_EQ(out.labels.values(), expected.labels.values());
 }
 
 TEST_P(Augment, MembersShareDrawsUnlessIndependent) {

@@ -78,6 +78,8 @@ struct RunOptions {
   bool graph = true;
   std::int64_t images = 100;  // for training and holding out; 0.4 of that for the test
   int batch_size = 32;
+  bool independent_augmentation = false;
+  Placement placement = {};
 };
 
 class TestRun {
@@ -101,14 +103,19 @@ class TestRun {
     }
     cohort = std::make_unique<Cohort>(
         ctx_, specs, info.make(options), train_,
-        CohortOptions{.sgd = {}, .augment = o.augment ? kernels::AugmentOptions{} : kernels::kNoAugment});
+        CohortOptions{.sgd = {},
+                      .augment = o.augment ? kernels::AugmentOptions{} : kernels::kNoAugment,
+                      .independent_augmentation = o.independent_augmentation});
     TrainerData data{&train_, {}, {}, &test_};
     for (std::int32_t i = 0; i < static_cast<std::int32_t>(o.images); ++i)
       (i % 9 == 0 ? data.held_out_indices : data.train_indices).push_back(i);
-    trainer = std::make_unique<Trainer>(
-        ctx_, *cohort, data,
-        TrainerOptions{.epochs = o.epochs, .batch_size = o.batch_size, .schedule = {}, .nan = o.nan},
-        recorder);
+    trainer = std::make_unique<Trainer>(ctx_, *cohort, data,
+                                        TrainerOptions{.epochs = o.epochs,
+                                                       .batch_size = o.batch_size,
+                                                       .schedule = {},
+                                                       .nan = o.nan,
+                                                       .placement = o.placement},
+                                        recorder);
   }
 
   Context& context() { return ctx_; }
