@@ -33,7 +33,7 @@ struct TrainerOptions {
   nn::Schedule schedule;
   NanPolicy nan = NanPolicy::kStop;
   std::int64_t max_steps = 0;  // stop after so many steps; 0: no limit
-  Placement placement;         // of the images
+  Placement placement = {};    // of the images
 };
 
 // Borrowed sets; they outlive the trainer.
