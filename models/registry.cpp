@@ -1,7 +1,11 @@
 #include "models/registry.h"
 
 #include "core/spelling.h"
+#include "models/mobilenet_v1.h"
+#include "models/mobilenet_v2.h"
 #include "models/resnet_cifar.h"
+#include "models/shufflenet_v1.h"
+#include "models/shufflenet_v2.h"
 #include "models/vgg.h"
 #include "models/wide_resnet.h"
 
@@ -46,6 +50,31 @@ ModelInfo vgg(int depth) {
           [=](int classes, const InputShape& input) { return make_vgg(name, classes, input, config); }};
 }
 
+std::vector<ModelInfo> mobile_models() {
+  return {{"mobilenet_v1", "CIFAR MobileNet, stem of stride 1",
+           "Howard et al., MobileNets: efficient convolutional neural networks for mobile vision "
+           "applications, 2017",
+           [](int classes, const InputShape& input) {
+             return make_mobilenet_v1("mobilenet_v1", classes, input);
+           }},
+          {"mobilenet_v2_half", "CIFAR MobileNetV2, half as wide",
+           "Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018",
+           [](int classes, const InputShape& input) {
+             return make_mobilenet_v2("mobilenet_v2_half", classes, input, {.width = 0.5});
+           }},
+          {"shufflenet_v1", "CIFAR ShuffleNet, three groups",
+           "Zhang et al., ShuffleNet: an extremely efficient convolutional neural network for mobile "
+           "devices, CVPR 2018",
+           [](int classes, const InputShape& input) {
+             return make_shufflenet_v1("shufflenet_v1", classes, input);
+           }},
+          {"shufflenet_v2", "CIFAR ShuffleNetV2, width 1",
+           "Ma et al., ShuffleNet V2: practical guidelines for efficient CNN architecture design, ECCV 2018",
+           [](int classes, const InputShape& input) {
+             return make_shufflenet_v2("shufflenet_v2", classes, input);
+           }}};
+}
+
 std::vector<ModelInfo> all_models() {
   std::vector<ModelInfo> models;
   for (const int depth : {8, 14, 20, 32, 44, 56, 110, 152}) models.push_back(resnet(depth, false));
@@ -55,6 +84,7 @@ std::vector<ModelInfo> all_models() {
     models.push_back(wide(depth, widen));
   }
   for (const int depth : {8, 13}) models.push_back(vgg(depth));
+  for (ModelInfo& model : mobile_models()) models.push_back(std::move(model));
   return models;
 }
 

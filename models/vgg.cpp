@@ -8,15 +8,6 @@
 namespace cohort::models {
 namespace {
 
-struct Layer {
-  nn::Conv2d conv;
-  nn::BatchNorm2d bn;
-
-  Layer(ParameterSet& p, const std::string& block, int index, int in, int out)
-      : conv(p, block + std::to_string(3 * index), in, out, {.bias = true, .zero_bias = true}),
-        bn(p, block + std::to_string(3 * index + 1), out) {}
-};
-
 class Vgg final : public Network {
  public:
   Vgg(const std::string& name, int num_classes, const InputShape& input, const VggConfig& config)
@@ -26,7 +17,8 @@ class Vgg final : public Network {
     for (std::size_t b = 0; b < blocks_.size(); ++b) {
       const std::string block = "block" + std::to_string(b) + ".";
       for (int i = 0; i < config.layers_per_block; ++i) {
-        blocks_[b].emplace_back(parameters_, block, i, in, kWidths[b]);
+        blocks_[b].emplace_back(parameters_, block + std::to_string(3 * i), block + std::to_string(3 * i + 1),
+                                in, kWidths[b], nn::Conv2d::Options{.bias = true, .zero_bias = true});
         in = kWidths[b];
       }
     }
@@ -38,9 +30,9 @@ class Vgg final : public Network {
     const std::size_t num_pools = input().height == 64 ? 4 : 3;
     nn::Activated x{{}, input_map};
     for (std::size_t b = 0; b < blocks_.size(); ++b) {
-      for (const Layer& layer : blocks_[b]) {
+      for (const nn::ConvNorm& layer : blocks_[b]) {
         const bool keep_pre = options.preactivation && &layer == &blocks_[b].back();
-        x = nn::activate(ctx, layer.bn, layer.conv.forward(ctx, x.post), options.training, keep_pre);
+        x = layer.activated(ctx, x.post, options.training, keep_pre);
       }
       keep_stage(out, x);
       if (b < num_pools) x.post = ops::max_pool(ctx, x.post, {.size = 2, .stride = 2});
@@ -52,7 +44,7 @@ class Vgg final : public Network {
   }
 
  private:
-  std::array<std::vector<Layer>, 5> blocks_;
+  std::array<std::vector<nn::ConvNorm>, 5> blocks_;
   std::optional<nn::Linear> classifier_;
 };
 

@@ -71,6 +71,36 @@ struct Activated {
 Activated activate(Context& ctx, const BatchNorm2d& bn, const Tensor& x, bool training, bool keep_pre,
                    const Tensor& residual = {});
 
+// A convolution and its normalisation.
+class ConvNorm {
+ public:
+  ConvNorm(ParameterSet& parameters, const std::string& conv_name, const std::string& norm_name,
+           std::int64_t in, std::int64_t out, const Conv2d::Options& options)
+      : conv_(parameters, conv_name, in, out, options), bn_(parameters, norm_name, out) {}
+
+  Tensor forward(Context& ctx, const Tensor& x, const BatchNorm2d::Options& options,
+                 const Tensor& residual = {}) const {
+    return bn_.forward(ctx, conv_.forward(ctx, x), options, residual);
+  }
+  // relu(bn(conv(x)) + residual)
+  Activated activated(Context& ctx, const Tensor& x, bool training, bool keep_pre,
+                      const Tensor& residual = {}) const {
+    return activate(ctx, bn_, conv_.forward(ctx, x), training, keep_pre, residual);
+  }
+
+ private:
+  Conv2d conv_;
+  BatchNorm2d bn_;
+};
+
+// The two halves of a separable convolution: 1x1 over the channels, and 3x3 within each of them.
+inline Conv2d::Options pointwise(ConvInit init, int groups = 1) {
+  return {.kernel = 1, .padding = 0, .groups = groups, .init = init};
+}
+inline Conv2d::Options depthwise(ConvInit init, int channels, int stride) {
+  return {.stride = stride, .groups = channels, .init = init};
+}
+
 // How a linear layer starts.
 enum class LinearInit {
   kPyTorch,   // weight and bias U(-1/sqrt(C), 1/sqrt(C))

@@ -24,6 +24,12 @@ std::vector<Shape> wrn(std::int64_t k) {
 
 const std::vector<Shape> kVgg = {{32, 32, 64}, {16, 16, 128}, {8, 8, 256}, {4, 4, 512}, {4, 4, 512}};
 
+const std::vector<Shape> kMobileV1 = {{32, 32, 32}, {16, 16, 128}, {8, 8, 256}, {4, 4, 512}, {2, 2, 1024}};
+const std::vector<Shape> kMobileV2 = {{16, 16, 16}, {16, 16, 12}, {8, 8, 16},
+                                      {4, 4, 48},   {2, 2, 160},  {2, 2, 1280}};
+const std::vector<Shape> kShuffleV1 = {{32, 32, 24}, {16, 16, 240}, {8, 8, 480}, {4, 4, 960}};
+const std::vector<Shape> kShuffleV2 = {{32, 32, 24}, {16, 16, 116}, {8, 8, 232}, {4, 4, 464}, {4, 4, 1024}};
+
 class Counts : public testing::TestWithParam<Row> {};
 
 TEST_P(Counts, MatchTheTable) {
@@ -66,7 +72,11 @@ INSTANTIATE_TEST_SUITE_P(Cifar, Counts,
                                          Row{"wrn_40_1", 563930, 569780, 83.29, 0, wrn(1)},
                                          Row{"wrn_40_2", 2243546, 2255156, 327.61, 227, wrn(2)},
                                          Row{"vgg8", 3918858, 3965028, 96.19, 37, kVgg},
-                                         Row{"vgg13", 9416010, 9462180, 284.94, 72, kVgg}),
+                                         Row{"vgg13", 9416010, 9462180, 284.94, 72, kVgg},
+                                         Row{"mobilenet_v1", 3217226, 3309476, 46.45, 164, kMobileV1},
+                                         Row{"mobilenet_v2_half", 697546, 812836, 6.52, 320, kMobileV2},
+                                         Row{"shufflenet_v1", 862768, 949258, 38.69, 296, kShuffleV1},
+                                         Row{"shufflenet_v2", 1263278, 1355528, 44.50, 338, kShuffleV2}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 // What the option to decay neither norms nor biases leaves out, at 100 classes (specification, 5.5).
@@ -86,12 +96,13 @@ TEST_P(Undecayed, MatchTheTable) {
   EXPECT_EQ(count, GetParam().count);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cifar, Undecayed,
-                         testing::Values(NormsAndBiases{"resnet8x4", 2852},
-                                         NormsAndBiases{"resnet32x4", 10020},
-                                         NormsAndBiases{"wrn_16_2", 1924}, NormsAndBiases{"vgg8", 4516},
-                                         NormsAndBiases{"vgg13", 8932}),
-                         [](const auto& p) { return std::string(p.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Cifar, Undecayed,
+    testing::Values(NormsAndBiases{"resnet8x4", 2852}, NormsAndBiases{"resnet32x4", 10020},
+                    NormsAndBiases{"wrn_16_2", 1924}, NormsAndBiases{"vgg8", 4516},
+                    NormsAndBiases{"vgg13", 8932}, NormsAndBiases{"mobilenet_v2_half", 18468},
+                    NormsAndBiases{"shufflenet_v1", 23836}, NormsAndBiases{"shufflenet_v2", 16280}),
+    [](const auto& p) { return std::string(p.param.name); });
 
 TEST(Registry, NamesTheNearestModel) {
   try {
