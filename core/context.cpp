@@ -12,17 +12,24 @@ namespace {
 constexpr std::size_t kPersistentChunk = std::size_t{8} << 20;
 constexpr std::size_t kStepChunk = std::size_t{32} << 20;
 
-CudaStream branch_stream(const ContextOptions& options, Rehearsal* rehearsal, int index) {
+enum class Lane { kBranch, kSide };
+
+CudaStream branch_stream(const ContextOptions& options, Rehearsal* rehearsal, int index,
+                         Lane lane = Lane::kBranch) {
   if constexpr (kHasCuda) {
     if (options.device.kind == DeviceKind::kCuda) {
-      CudaStream stream = rehearsal == nullptr ? kernels::open_branch(options.device.index, index)
-                                               : CudaStream{.branch = index, .rehearsal = rehearsal};
+      const bool side = lane == Lane::kSide;
+      CudaStream stream = rehearsal != nullptr
+                              ? CudaStream{.branch = side ? -1 - index : index, .rehearsal = rehearsal}
+                          : side ? kernels::open_side(options.device.index, index)
+                                 : kernels::open_branch(options.device.index, index);
       stream.tf32 = options.precision == Precision::kTF32;
       return stream;
     }
   }
   (void)rehearsal;
   (void)index;
+  (void)lane;
   return {};
 }
 
@@ -33,8 +40,8 @@ MemorySource memory_source(const ContextOptions& options, ThreadPool* pool, Rehe
 
 }  // namespace
 
-Context::Branch::Branch(MemorySource source, CudaStream stream)
-    : cuda(stream), step(source, kStepChunk), workspace(source, 0) {}
+Context::Branch::Branch(MemorySource source, CudaStream stream, CudaStream side_stream)
+    : cuda(stream), side(side_stream), step(source, kStepChunk), workspace(source), side_workspace(source) {}
 
 Context::Context(const ContextOptions& options)
     : options_(options),
@@ -46,8 +53,9 @@ Context::Context(const ContextOptions& options)
                 "use --device cpu, or configure with -DCOHORT_CUDA=ON");
   }
   for (int index = 0; index <= options.num_branches; ++index) {
+    const auto stream = [&](Lane lane) { return branch_stream(options, rehearsal_.get(), index, lane); };
     branches_.push_back(std::make_unique<Branch>(memory_source(options, pool_.get(), rehearsal_.get(), index),
-                                                 branch_stream(options, rehearsal_.get(), index)));
+                                                 stream(Lane::kBranch), stream(Lane::kSide)));
     branches_.back()->step.set_poison(options.poison);
   }
 }
@@ -105,14 +113,30 @@ Tensor Context::variable(const Shape& shape, DType dtype) {
 }
 
 Workspace Context::workspace(std::size_t bytes) {
-  Branch& branch = *branches_[current_];
-  if (bytes > branch.workspace_bytes) {
+  Scratch& scratch = aside_ ? branches_[current_]->side_workspace : branches_[current_]->workspace;
+  if (bytes > scratch.bytes) {
     // Grows during warm-up only. The old block stays reserved: a captured step may not exist yet, but kernels
     // of this step may still be using it.
-    branch.workspace_data = branch.workspace.allocate(bytes);
-    branch.workspace_bytes = bytes;
+    scratch.data = scratch.arena.allocate(bytes);
+    scratch.bytes = bytes;
   }
-  return {static_cast<std::byte*>(branch.workspace_data), bytes};
+  return {static_cast<std::byte*>(scratch.data), bytes};
+}
+
+void Context::start_aside() {
+  check(!aside_, "context: work aside inside work aside");
+  Branch& branch = *branches_[current_];
+  if constexpr (kHasCuda) kernels::order(branch.cuda, branch.side);
+  branch.side_is_open = true;
+  node_went_aside_ = true;
+  aside_ = true;
+}
+
+void Context::join_side() {
+  Branch& branch = *branches_[current_];
+  if (!branch.side_is_open) return;
+  if constexpr (kHasCuda) kernels::order(branch.side, branch.cuda);
+  branch.side_is_open = false;
 }
 
 void Context::begin_step() {
@@ -125,17 +149,29 @@ void Context::begin_step() {
 void Context::backward() {
   Branch& branch = *branches_[current_];
   const std::vector<Node*>& nodes = branch.tape.nodes();
+  std::vector<const Node*> held;  // their gradients are read aside
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     GradSlot* slot = (*node)->y.grad;
     if (slot == nullptr || !slot->written) continue;  // nothing depends on this result
+    node_went_aside_ = false;
     (*node)->backward(*this);
-    if (slot->data != nullptr && !slot->persistent) {
-      branches_[slot->branch]->step.recycle(
-          slot->data, static_cast<std::size_t>((*node)->y.count()) * size_of(slot->dtype));
-      slot->data = nullptr;
-    }
     slot->written = false;
+    if (node_went_aside_) {
+      held.push_back(*node);
+    } else {
+      give_back(**node);
+    }
   }
+  join_side();
+  for (const Node* node : held) give_back(*node);
+}
+
+void Context::give_back(const Node& node) {
+  GradSlot& slot = *node.y.grad;
+  if (slot.data == nullptr || slot.persistent) return;
+  branches_[slot.branch]->step.recycle(slot.data,
+                                       static_cast<std::size_t>(node.y.count()) * size_of(slot.dtype));
+  slot.data = nullptr;
 }
 
 GradTarget Context::grad_target(const Tensor& x) {
@@ -180,25 +216,28 @@ void Context::synchronize() {
 std::size_t Context::arena_bytes() const {
   std::size_t bytes = persistent_.reserved_bytes();
   for (const auto& branch : branches_)
-    bytes += branch->step.reserved_bytes() + branch->workspace.reserved_bytes();
+    bytes += branch->step.reserved_bytes() + branch->workspace.arena.reserved_bytes() +
+             branch->side_workspace.arena.reserved_bytes();
   return bytes;
 }
 
 std::size_t Context::step_bytes() const {
   std::size_t bytes = 0;
-  for (const auto& branch : branches_) bytes += branch->step.peak_bytes() + branch->workspace.peak_bytes();
-  return bytes;
+  for (const auto& branch : branches_) bytes += branch->step.peak_bytes();
+  return bytes + workspace_bytes();
 }
 
 std::size_t Context::workspace_bytes() const {
   std::size_t bytes = 0;
-  for (const auto& branch : branches_) bytes += branch->workspace.peak_bytes();
+  for (const auto& branch : branches_)
+    bytes += branch->workspace.arena.peak_bytes() + branch->side_workspace.arena.peak_bytes();
   return bytes;
 }
 
 std::size_t Context::branch_step_bytes(int index) const {
   const Branch& branch = *branches_[static_cast<std::size_t>(index)];
-  return branch.step.peak_bytes() + branch.workspace.peak_bytes();
+  return branch.step.peak_bytes() + branch.workspace.arena.peak_bytes() +
+         branch.side_workspace.arena.peak_bytes();
 }
 
 std::vector<const Node*> Context::recorded_nodes() const {

@@ -68,7 +68,7 @@ class Context {
   DType parameter_dtype() const { return accumulator_of(activation_dtype()); }
 
   CpuStream cpu_stream() const { return {pool_.get()}; }
-  CudaStream cuda_stream() const { return branches_[current_]->cuda; }
+  CudaStream cuda_stream() const { return aside_ ? branches_[current_]->side : branches_[current_]->cuda; }
 
   // For copies beside the branches' work (CUDA): opened when first asked for, outside of captured steps.
   CudaStream copy_stream() const;
@@ -87,6 +87,21 @@ class Context {
   // All branches wait for the main one; the main one waits for all branches. No-ops on the CPU.
   void fork();
   void join();
+
+  // Inside a node's backward(): runs f beside the current branch, which does not wait for it before
+  // backward() returns. It starts when what the branch holds now is done, on a stream and with a workspace of
+  // its own, and must write nothing that the rest of the backward pass reads. The gradient that the node
+  // consumes is given back at the end only. On the CPU: f().
+  template <class F>
+  void aside(F&& f) {
+    if (device().kind == DeviceKind::kCpu) return f();
+    struct Back {
+      bool& on;
+      ~Back() { on = false; }
+    } const back{aside_};
+    start_aside();
+    f();
+  }
 
   // --- memory of the current branch ---
   Arena& persistent() { return persistent_; }
@@ -147,15 +162,23 @@ class Context {
   std::vector<const Node*> recorded_nodes() const;
 
  private:
+  struct Scratch {
+    explicit Scratch(MemorySource source) : arena(source, 0) {}
+    Arena arena;
+    std::size_t bytes = 0;
+    void* data = nullptr;
+  };
   struct Branch {
-    Branch(MemorySource source, CudaStream stream);
-    CudaStream cuda;
+    Branch(MemorySource source, CudaStream stream, CudaStream side_stream);
+    CudaStream cuda, side;
     Arena step;
-    Arena workspace;
-    std::size_t workspace_bytes = 0;
-    void* workspace_data = nullptr;
+    Scratch workspace, side_workspace;
+    bool side_is_open = false;  // the side stream holds work that the branch has not waited for
     Tape tape;
   };
+  void start_aside();
+  void join_side();
+  void give_back(const Node& node);
 
   ContextOptions options_;
   std::unique_ptr<ThreadPool> pool_;
@@ -163,6 +186,8 @@ class Context {
   Arena persistent_;
   std::vector<std::unique_ptr<Branch>> branches_;
   int current_ = kMain;
+  bool aside_ = false;
+  bool node_went_aside_ = false;  // the node whose backward() runs
   bool recording_ = true;
   std::vector<LayerRecord>* layer_log_ = nullptr;
   Tensor valid_images_;

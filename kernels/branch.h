@@ -9,6 +9,9 @@ namespace cohort::kernels {
 // The stream of branch `index`; the main branch is 0. The same stream for the same index, until the process
 // ends. Throws Error(kDevice) when the device cannot be used, or when the process uses another one already.
 CudaStream open_branch(int device, int index);
+// A stream beside that branch, for work that the branch need not wait for: the least urgent of all. Its
+// number (CudaStream::branch) is -1 - index.
+CudaStream open_side(int device, int index);
 
 // Work enqueued on `after` from now on starts when what `before` holds now is done.
 inline void order(CpuStream, CpuStream) {}

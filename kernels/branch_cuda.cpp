@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct OpenBranch {
 struct OpenBranches {
   int device = -1;
   std::vector<OpenBranch> list;
+  std::vector<OpenBranch> sides;
 
   static OpenBranches& instance() {
     static OpenBranches* const branches = new OpenBranches;
@@ -41,14 +43,18 @@ void use_device(OpenBranches& branches, int device) {
   branches.device = device;
 }
 
-OpenBranch open(int index) {
-  int least = 0, greatest = 0;
+enum class Urgency { kMain, kBranch, kSide };
+
+OpenBranch open(Urgency urgency) {
+  int least = 0, greatest = 0;  // a smaller number is more urgent
   COHORT_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
   OpenBranch branch;
-  // The main branch carries what all networks wait for (inputs, losses, the optimiser): it goes first.
-  // Streams do not wait for the null stream, which we never use.
-  COHORT_CUDA_CHECK(
-      cudaStreamCreateWithPriority(&branch.stream, cudaStreamNonBlocking, index == 0 ? greatest : least));
+  // The main branch carries what all networks wait for (inputs, losses, the optimiser): it goes first. What
+  // nobody waits for goes last. Streams do not wait for the null stream, which we never use.
+  const int priority = urgency == Urgency::kMain     ? greatest
+                       : urgency == Urgency::kBranch ? std::min(greatest + 1, least)
+                                                     : least;
+  COHORT_CUDA_CHECK(cudaStreamCreateWithPriority(&branch.stream, cudaStreamNonBlocking, priority));
   // Here and not when it is first needed, which may be inside a capture.
   COHORT_CUDA_CHECK(cudaEventCreateWithFlags(&branch.mark, cudaEventDisableTiming));
   return branch;
@@ -56,10 +62,12 @@ OpenBranch open(int index) {
 
 const OpenBranch& branch_of(CudaStream stream) {
   const OpenBranches& branches = OpenBranches::instance();
-  const auto index = static_cast<std::size_t>(stream.branch);
-  check(stream.branch >= 0 && index < branches.list.size() && branches.list[index].stream == stream.handle,
-        "branch: a stream that open_branch() did not make");
-  return branches.list[index];
+  const bool side = stream.branch < 0;
+  const std::vector<OpenBranch>& list = side ? branches.sides : branches.list;
+  const auto index = static_cast<std::size_t>(side ? -1 - stream.branch : stream.branch);
+  check(index < list.size() && list[index].stream == stream.handle,
+        "branch: a stream that open_branch() and open_side() did not make");
+  return list[index];
 }
 
 void count_nodes(cudaGraph_t graph, CapturedStep& step) {
@@ -95,9 +103,18 @@ CudaStream open_branch(int device, int index) {
   OpenBranches& branches = OpenBranches::instance();
   use_device(branches, device);
   while (branches.list.size() <= static_cast<std::size_t>(index)) {
-    branches.list.push_back(open(static_cast<int>(branches.list.size())));
+    branches.list.push_back(open(branches.list.empty() ? Urgency::kMain : Urgency::kBranch));
   }
-  return {branches.list[static_cast<std::size_t>(index)].stream, index};
+  return {.handle = branches.list[static_cast<std::size_t>(index)].stream, .branch = index};
+}
+
+CudaStream open_side(int device, int index) {
+  check(index >= 0, "branch: negative index");
+  OpenBranches& branches = OpenBranches::instance();
+  use_device(branches, device);
+  while (branches.sides.size() <= static_cast<std::size_t>(index))
+    branches.sides.push_back(open(Urgency::kSide));
+  return {.handle = branches.sides[static_cast<std::size_t>(index)].stream, .branch = -1 - index};
 }
 
 void order(CudaStream before, CudaStream after) {

@@ -26,6 +26,8 @@ struct Conv2dNode final : Node {
 
   void backward(Context& ctx) override {
     const Tensor grad_y = ctx.grad_of(y);
+    // First, so that it starts with the gradient of x and not behind it; nothing in the pass waits for it.
+    ctx.aside([&] { backward_weights(ctx, grad_y); });
     if (const GradTarget target = ctx.grad_target(x)) {
       const Workspace workspace = workspace_for(ctx, shape, x.dtype, Conv2dPass::kBackwardData, false);
       on_device(ctx, [&](auto stream) {
@@ -38,6 +40,9 @@ struct Conv2dNode final : Node {
                                                .workspace = workspace});
       });
     }
+  }
+
+  void backward_weights(Context& ctx, const Tensor& grad_y) const {
     const GradTarget grad_weight = ctx.grad_target(weight);
     const GradTarget grad_bias = ctx.grad_target(bias);
     if (!grad_weight && !grad_bias) return;

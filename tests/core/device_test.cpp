@@ -371,5 +371,27 @@ TEST_P(CoreOnDevice, AStepThatAllocatesCannotBeCaptured) {
   }
 }
 
+#if defined(COHORT_EMULATED_DEVICE)
+// backward() waits for what its nodes do aside. Work that nobody waits for is no part of a step.
+TEST(Aside, WorkThatIsNotJoinedCannotBeCaptured) {
+  Context ctx({.device = {DeviceKind::kCuda, 0}, .num_threads = 1, .num_branches = 1});
+  const Tensor x = ctx.persistent_tensor({8}, DType::f32);
+  const Tensor y = ctx.persistent_tensor({8}, DType::f32);
+  StepPlan plan(ctx, [&] {
+    ctx.begin_step();
+    ctx.aside([&] { accumulate(ctx, x, y, 1); });
+  });
+  plan.run();
+  plan.run();
+  try {
+    plan.run();
+    ADD_FAILURE() << "captured";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("StreamCaptureUnjoined"), std::string::npos) << error.what();
+  }
+  simt::reset();
+}
+#endif
+
 }  // namespace
 }  // namespace cohort

@@ -1,12 +1,14 @@
 // What a captured step of the main job consists of: its graph's nodes, counted on the device of this binary.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "tests/support/devices.h"
 #include "tests/support/tiny_training.h"
 
 #if defined(COHORT_EMULATED_DEVICE)
+#include "tests/simt/runtime/graph_nodes.h"
 #include "tests/simt/runtime/runtime.h"
 #endif
 
@@ -64,6 +66,52 @@ TEST_P(StepGraph, LossAndOptimiserAreOneNode) {
   EXPECT_EQ(nodes["pointwise_cuda.cu"], 0);          // no copy and no sum of gradients
   EXPECT_EQ(nodes["epilogue.cu"], 0);                // no cast
   EXPECT_EQ(nodes["memory_cuda.cpp"], 0);
+}
+
+bool holds(const std::string& name, const char* part) {
+  return name.find(part) != std::string::npos;
+}
+
+bool is_filter_gradient(const std::string& name) {
+  return holds(name, "(weights)") || holds(name, "conv2d_stem");
+}
+
+// Filter gradients wait for the gradient of their layer's result, and only the end of the step waits for
+// them.
+TEST_P(StepGraph, NothingWaitsForAFilterGradientBeforeTheOptimiser) {
+  ASSERT_NE(step_.graph, nullptr);
+  const std::vector<simt::GraphNode> nodes = simt::graph_nodes(static_cast<cudaGraphExec_t>(step_.graph));
+  std::vector<bool> follows(nodes.size());  // a filter gradient
+  std::vector<int> chain(nodes.size());     // longest way from the start, in nodes
+  int filter_gradients = 0, longest = 0;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const std::string& name = nodes[i].name;
+    filter_gradients += is_filter_gradient(name) ? 1 : 0;
+    for (const int before : nodes[i].dependencies) {
+      const auto b = static_cast<std::size_t>(before);
+      follows[i] = follows[i] || follows[b] || is_filter_gradient(nodes[b].name);
+      chain[i] = std::max(chain[i], chain[b]);
+    }
+    longest = std::max(longest, ++chain[i]);
+    const bool last = is_filter_gradient(name) || holds(name, "finite_guard") || holds(name, "sgd_cuda") ||
+                      holds(name, "step_record") || name.empty();
+    EXPECT_TRUE(last || !follows[i]) << name << " waits for a filter gradient";
+    EXPECT_TRUE(follows[i] || !holds(name, "sgd_cuda"));
+  }
+  EXPECT_GE(filter_gradients, 2 * 33);
+  // Of every convolution on the way: itself and two kernels of its batch norm, in either direction.
+  EXPECT_LE(longest, 2 * 3 * 32 + 20);
+  RecordProperty("longest_chain", longest);
+
+  // The optimiser waits for all of them.
+  std::vector<bool> needed(nodes.size());
+  for (std::size_t i = nodes.size(); i-- > 0;) {
+    needed[i] = needed[i] || holds(nodes[i].name, "sgd_cuda");
+    if (!needed[i]) continue;
+    for (const int before : nodes[i].dependencies) needed[static_cast<std::size_t>(before)] = true;
+  }
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    EXPECT_TRUE(needed[i] || !is_filter_gradient(nodes[i].name)) << "node " << i;
 }
 #endif
 

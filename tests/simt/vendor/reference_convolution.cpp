@@ -99,6 +99,12 @@ void run(const ConvolutionKey& key, DType dtype, const Convolution::Pointers& p)
   }
 }
 
+const char* name_of(Conv2dPass pass) {
+  return pass == Conv2dPass::kForward        ? "convolution"
+         : pass == Conv2dPass::kBackwardData ? "convolution (data)"
+                                             : "convolution (weights)";
+}
+
 class Reference final : public Convolution {
  public:
   explicit Reference(const ConvolutionKey& key) : key_(key) {
@@ -114,7 +120,7 @@ class Reference final : public Convolution {
       check(reinterpret_cast<std::uintptr_t>(operand) % 16 == 0,
             "reference convolution: a misaligned operand");
     }
-    const cudaError_t status = simt::enqueue(static_cast<cudaStream_t>(stream.handle), "convolution",
+    const cudaError_t status = simt::enqueue(static_cast<cudaStream_t>(stream.handle), name_of(key_.pass),
                                              [key = key_, pointers] { execute(key, pointers); });
     if (status != cudaSuccess) throw Error(ErrorKind::kDevice, "the emulated device refuses a convolution");
   }
