@@ -32,21 +32,6 @@ struct Predictions {
   }
 };
 
-Config evaluation_config(const Arguments& arguments, const std::vector<TrainedNetwork>& networks,
-                         bool of_run) {
-  ConfigSources sources = arguments.config_sources();
-  if (of_run) {
-    sources.files.insert(sources.files.begin(), join_path(arguments.positionals[0], "config.toml"));
-  } else {
-    for (const TrainedNetwork& network : networks)
-      sources.nets.push_back(network.model + ":id=" + network.id);
-  }
-  for (const TrainedNetwork& network : networks) sources.inits.push_back(network.id + "=" + network.path);
-  Config config = resolve_config(sources);
-  config.override_value("method", std::string("independent"), "eval");  // nothing is taught here
-  return config;
-}
-
 Json scores_row(const std::string& id, const std::string& model, const distill::Scores& scores) {
   Json row = {{"id", id}, {"model", model}};
   put_number(row, "top1", scores.top1);
@@ -122,7 +107,8 @@ int run_eval(const Arguments& arguments) {
           network_of_file(arguments.positionals[i], fmt::format("w{}", i), arguments.value("--model")));
     }
   }
-  const Config config = evaluation_config(arguments, networks, of_run);
+  const Config config =
+      evaluation_config(arguments.config_sources(), networks, of_run ? arguments.positionals[0] : "");
   RunSetup run = make_run(config, [](const std::string&) {});
   const Predictions predictions = predict(run, part, placement(config));
   const distill::CohortScores scores =

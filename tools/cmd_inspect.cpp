@@ -5,6 +5,7 @@
 #include "core/safetensors.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/inspect_similarity.h"
 #include "tools/messages.h"
 #include "tools/run_records.h"
 #include "tools/run_setup.h"
@@ -185,6 +186,7 @@ int run_inspect(const Arguments& arguments) {
   if (what == "model") return inspect_model(arguments);
   if (what == "weights") return inspect_weights(arguments);
   if (what == "data") return inspect_data(arguments);
+  if (what == "similarity") return inspect_similarity(arguments);
   return inspect_run(arguments);
 }
 
@@ -193,14 +195,17 @@ int run_inspect(const Arguments& arguments) {
 CommandSpec inspect_command() {
   CommandSpec spec;
   spec.name = "inspect";
-  spec.summary = "a model's layers, a weight file, a data set, a run";
-  spec.verbs = {"model", "weights", "data", "run"};
-  spec.positionals = "model NAME | weights FILE | data NAME | run FOLDER";
+  spec.summary = "a model's layers, a weight file, a data set, a run, where two networks look alike";
+  spec.verbs = {"model", "weights", "data", "run", "similarity"};
+  spec.positionals = "model NAME | weights FILE | data NAME | run FOLDER | similarity RUN";
   spec.min_positionals = 2;
   spec.max_positionals = 2;
   spec.examples = {
       {"cohort inspect model wrn_16_2 --classes 100", "layers, parameters, MACs, feature maps"},
-      {"cohort inspect data cifar10 --data-root data/cifar10", "counts per class, mean and deviation"}};
+      {"cohort inspect data cifar10 --data-root data/cifar10", "counts per class, mean and deviation"},
+      {"cohort inspect similarity runs/first -o talk.svg",
+       "pictures with the per-pixel similarity of two networks over them; on shapes, how much of it is on "
+       "the figure"}};
   for (const FlagSpec& flag : setting_flags()) {
     for (const char* wanted : {"--config", "--set", "--data-root", "--seed", "--threads"}) {
       if (flag.name == wanted) spec.flags.push_back(flag);
@@ -210,6 +215,7 @@ CommandSpec inspect_command() {
                                      {"--size", "", "N", "height and width of a model's input (32)", "Run"},
                                      json_flag()};
   spec.flags.insert(spec.flags.end(), own.begin(), own.end());
+  for (const FlagSpec& flag : similarity_flags()) spec.flags.push_back(flag);
   spec.run = run_inspect;
   return spec;
 }

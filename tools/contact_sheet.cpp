@@ -11,7 +11,7 @@
 namespace cohort::tools {
 namespace {
 
-constexpr int kLabelWidth = 310, kTitleHeight = 44, kMargin = 16, kRowGap = 14;
+constexpr int kLabelWidth = 310, kTitleHeight = 44, kMargin = 16, kRowGap = 14, kHeadingHeight = 22;
 constexpr int kSmallest = 64;  // height at which an image is shown, at least
 
 // All images of a row side by side, a white gap between them: one picture per row keeps the file small.
@@ -65,7 +65,8 @@ std::string base64(std::string_view bytes) {
   return text;
 }
 
-std::string svg_contact_sheet(const std::string& title, const std::vector<SheetRow>& rows) {
+std::string svg_contact_sheet(const std::string& title, const std::vector<SheetRow>& rows,
+                              const std::vector<std::string>& columns) {
   check(!rows.empty() && !rows.front().images.empty(), "contact sheet: no images");
   const Image& first = rows.front().images.front();
   const int scale = std::max(1, (kSmallest + first.height - 1) / first.height);
@@ -74,7 +75,8 @@ std::string svg_contact_sheet(const std::string& title, const std::vector<SheetR
   const int row_height = first.height * scale + kRowGap;
   const int strip_width = (count * (first.width + gap) - gap) * scale;
   const int width = kLabelWidth + strip_width + kMargin;
-  const int height = kTitleHeight + static_cast<int>(rows.size()) * row_height + kMargin;
+  const int head = kTitleHeight + (columns.empty() ? 0 : kHeadingHeight);
+  const int height = head + static_cast<int>(rows.size()) * row_height + kMargin;
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
       "font-family=\"sans-serif\">\n"
@@ -82,7 +84,12 @@ std::string svg_contact_sheet(const std::string& title, const std::vector<SheetR
       "<rect width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>\n"
       "<text x=\"{3}\" y=\"28\" font-size=\"17\" font-weight=\"bold\">{2}</text>\n",
       width, height, escape_html(title), kMargin);
-  int y = kTitleHeight;
+  for (std::size_t k = 0; k < columns.size(); ++k) {
+    svg += fmt::format("<text x=\"{}\" y=\"{}\" font-size=\"12\" fill=\"#555\">{}</text>\n",
+                       kLabelWidth + static_cast<int>(k) * (first.width + gap) * scale, kTitleHeight + 12,
+                       escape_html(columns[k]));
+  }
+  int y = head;
   for (const SheetRow& row : rows) {
     check(static_cast<int>(row.images.size()) == count, "contact sheet: rows of one length");
     const int middle = y + first.height * scale / 2;

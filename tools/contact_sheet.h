@@ -20,7 +20,9 @@ struct SheetRow {
 };
 
 // The same rows give the same bytes.
-std::string svg_contact_sheet(const std::string& title, const std::vector<SheetRow>& rows);
+// `columns`: headings of the images of a row, or none.
+std::string svg_contact_sheet(const std::string& title, const std::vector<SheetRow>& rows,
+                              const std::vector<std::string>& columns = {});
 
 std::string encode_png(const Image& image);
 std::string base64(std::string_view bytes);

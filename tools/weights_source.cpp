@@ -81,6 +81,21 @@ std::vector<TrainedNetwork> networks_of_run(const std::string& folder, const std
   return networks;
 }
 
+Config evaluation_config(ConfigSources sources, const std::vector<TrainedNetwork>& networks,
+                         const std::string& run) {
+  if (run.empty()) {
+    for (const TrainedNetwork& network : networks)
+      sources.nets.push_back(network.model + ":id=" + network.id);
+  } else {
+    sources.files.insert(sources.files.begin(), join_path(run, "config.toml"));
+  }
+  for (const TrainedNetwork& network : networks) sources.inits.push_back(network.id + "=" + network.path);
+  Config config = resolve_config(sources);
+  config.override_value("method", std::string("independent"), "eval");  // nothing is taught here
+  config.override_value("add", std::string("none"), "eval");
+  return config;
+}
+
 TrainedOn trained_on(const std::string& weights_path) {
   TrainedOn on;
   const std::string path = join_path(parent_path(weights_path), "run.json");

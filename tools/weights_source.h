@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/augment_math.h"
+#include "tools/config.h"
 
 namespace cohort::tools {
 
@@ -30,5 +31,9 @@ std::vector<TrainedNetwork> networks_of_run(const std::string& folder, const std
 // From the metadata that Cohort writes into its weight files; `model` stands in where a file has none.
 TrainedNetwork network_of_file(const std::string& path, const std::string& id, const std::string& model);
 TrainedOn trained_on(const std::string& weights_path);
+// Settings to look at these networks with, and not to train them: `run` is their run folder, whose settings
+// are taken, or empty.
+Config evaluation_config(ConfigSources sources, const std::vector<TrainedNetwork>& networks,
+                         const std::string& run);
 
 }  // namespace cohort::tools
