@@ -30,6 +30,10 @@ void with_and_without_icl(std::vector<PublishedRow>& rows, const std::string& la
   rows.push_back({label + "+ICL", icl, own_views});
 }
 
+// Learns its weights from a tenth of the training images (50 per class of CIFAR-100) and trains on the
+// others.
+const Settings kGeneral = {{"method", "kdcl-general"}, {"data.val_fraction", "0.1"}};
+
 PublishedTable kdcl_table7() {
   std::vector<PublishedRow> rows = {vanilla(69.9, 72.2)};
   const Settings kd = {{"method", "kd"}, {"distill.kd.a", "1"}, {"distill.kd.b", "1"}, {"distill.kd.T", "2"}};
@@ -42,7 +46,7 @@ PublishedTable kdcl_table7() {
   with_and_without_icl(rows, "Naive", {{"method", "kdcl-naive"}}, ab(73.7, 74.8), ab(73.8, 74.9));
   with_and_without_icl(rows, "Linear", {{"method", "kdcl-linear"}}, ab(73.4, 74.6), ab(73.6, 74.9));
   with_and_without_icl(rows, "MinLogit", {{"method", "kdcl-minlogit"}}, ab(73.0, 74.1), ab(73.5, 74.6));
-  with_and_without_icl(rows, "General", {{"method", "kdcl-general"}}, ab(74.0, 75.2), ab(74.3, 75.5));
+  with_and_without_icl(rows, "General", kGeneral, ab(74.0, 75.2), ab(74.3, 75.5));
   return {"kdcl-table7",
           "Guo et al., Online knowledge distillation via collaborative learning, CVPR 2020, table 7",
           "kdcl.cifar",
@@ -57,7 +61,7 @@ PublishedTable kdcl_table10() {
     return settings;
   };
   std::vector<PublishedRow> rows = {{kVanilla, with({{"method", "independent"}}), ab(72.3, 74.3)}};
-  with_and_without_icl(rows, "KDCL", with({{"method", "kdcl-general"}}), ab(74.3, 75.5), ab(74.6, 75.8));
+  with_and_without_icl(rows, "KDCL", with(kGeneral), ab(74.3, 75.5), ab(74.6, 75.8));
   return {
       "kdcl-table10",
       "Guo et al., Online knowledge distillation via collaborative learning, CVPR 2020, table 10 (Cutout)",

@@ -71,7 +71,7 @@ std::vector<Line> usage_lines() {
       {{"config", "show", "--weight-decay", "2"}, 2, "from 0 to 1, not 2"},
       {{"config", "show", "--set", "distill.dml.T=0"}, 2, "of at least 0.001"},
       {{"config", "show", "--method", "dlm"}, 2, "did you mean 'dml'\\?"},
-      {{"config", "show", "--method", "DML"}, 2, "is not one of independent, kd, dml"},
+      {{"config", "show", "--method", "DML"}, 2, "is not one of independent, kd, dkd, dml"},
       {{"config", "show", "--preset", "dml.papr"}, 2, "did you mean 'dml.paper'\\?"},
       {{"config", "show", "--device", "gpu"}, 2, "expected auto, cpu, cuda or cuda:N"},
       {{"config", "show", "--precision", "fp16"}, 2, "one of f32, tf32, bf16"},

@@ -21,7 +21,7 @@ using testing::HasSubstr;
 std::vector<std::string> tiny(const std::string& table, const std::string& out) {
   return {"reproduce",    table,
           "--data",       "shapes",
-          "--set",        "data.train_images=32",
+          "--set",        "data.train_images=100",
           "--set",        "data.test_images=16",
           "--set",        "data.size=8",
           "--batch-size", "16",

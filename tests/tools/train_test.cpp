@@ -408,13 +408,14 @@ TEST(Train, EveryMethod) {
       const std::string run = name + (three ? "3" : "2");
       std::vector<std::string> words = tiny(
           {"--method", name, "--out", run, "--precision", three ? "bf16" : "f32", "-s", "data.augment=none"});
-      if (name == "kd") words.insert(words.end(), {"--init", "a=teacher/checkpoints/last/a.safetensors"});
+      const bool frozen_teacher = name == "kd" || name == "dkd";
+      if (frozen_teacher) words.insert(words.end(), {"--init", "a=teacher/checkpoints/last/a.safetensors"});
       if (three) words.insert(words.end(), {"--net", "resnet8", "-s", "distill.icl=true"});
       const RunResult result = run_cohort(words, folder.path());
       ASSERT_EQ(result.code, 0) << run << "\n" << result.err;
       const json summary = json::parse(read_text(folder / run / "summary.json"));
       EXPECT_EQ(summary["nets"].size(), three ? 4u : 3u) << run;
-      if (name != "kd") continue;
+      if (!frozen_teacher) continue;
       EXPECT_EQ(read_text(folder / run / "checkpoints/last/a.safetensors").size(),
                 read_text(folder / "teacher/checkpoints/last/a.safetensors").size());
       EXPECT_EQ(summary["nets"][0]["test_last"], summary["nets"][0]["test_at_best"])
