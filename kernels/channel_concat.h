@@ -21,6 +21,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
+#include "kernels/base/traffic.h"
 
 namespace cohort::kernels {
 
@@ -53,6 +54,15 @@ struct ChannelConcatBackwardArgs {
   void* grad_part = nullptr;
   GradMode mode = GradMode::kOverwrite;
 };
+
+// By the formulas above.
+inline Traffic traffic(const ChannelConcatForwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.rows * (a.part_a.count + a.part_b.count))};
+}
+inline Traffic traffic(const ChannelConcatBackwardArgs& a) {
+  if (a.mode == GradMode::kAccumulate) return {3 * bytes_of(a.dtype, a.rows * a.part.count)};
+  return {bytes_of(a.dtype, a.rows * (a.part.channels + a.part.count))};
+}
 
 void channel_concat_forward(CpuStream stream, const ChannelConcatForwardArgs& args);
 void channel_concat_forward(CudaStream stream, const ChannelConcatForwardArgs& args);

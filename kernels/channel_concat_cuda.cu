@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/rehearsal.h"
 #include "kernels/channel_concat.h"
 #include "kernels/cuda/pack.cuh"
 
@@ -123,10 +124,12 @@ void backward(CudaStream stream, const ChannelConcatBackwardArgs& args) {
 }  // namespace
 
 void channel_concat_forward(CudaStream stream, const ChannelConcatForwardArgs& args) {
+  const Rehearsed rehearsed(stream, "channel_concat_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { forward<T>(stream, args); });
 }
 
 void channel_concat_backward(CudaStream stream, const ChannelConcatBackwardArgs& args) {
+  const Rehearsed rehearsed(stream, "channel_concat_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     if (args.mode == GradMode::kAccumulate) return backward<T, true>(stream, args);
     backward<T, false>(stream, args);

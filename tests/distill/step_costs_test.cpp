@@ -155,6 +155,21 @@ TEST_P(StepCostsOf, EveryMethodsOperationsHaveNamesAndFormulas) {
   }
 }
 
+// And everything that any architecture does.
+TEST_P(StepCostsOf, EveryArchitecturesOperationsHaveNamesAndFormulas) {
+  for (const char* model : {"resnet8x4", "resnet20_a", "wrn_16_2", "vgg8", "mobilenet_v1",
+                            "mobilenet_v2_half", "shufflenet_v1", "shufflenet_v2"}) {
+    SCOPED_TRACE(model);
+    Trial run({.method = "dml", .models = {model, model}, .precision = GetParam(), .batch = 4},
+              /*rehearse=*/true);
+    const StepCosts costs = run.costs();
+    for (const Rehearsal::Operation& o : costs.operations) {
+      EXPECT_NE(o.name, "unnamed");
+      EXPECT_GT(o.traffic.bytes, 0) << o.name;
+    }
+  }
+}
+
 #if defined(COHORT_EMULATED_DEVICE)
 void expect_same_step(const Job& job) {
   StepCosts costs;
