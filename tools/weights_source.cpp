@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "core/safetensors.h"
+#include "models/registry.h"
 #include "tools/config.h"
 #include "tools/run_records.h"
 #include "tools/text.h"
@@ -23,6 +24,16 @@ bool exists(const std::string& path) {
 int positive(const std::string& text, int otherwise) {
   const auto value = parse_int(text);
   return value && *value > 0 && *value <= 1'000'000 ? static_cast<int>(*value) : otherwise;
+}
+
+// The name of the model's last linear weight.
+std::string classifier_of(const std::string& model) {
+  const std::unique_ptr<models::Network> network = models::make_network(model, 2, {});
+  std::string name;
+  for (const Parameter& p : network->parameters().parameters()) {
+    if (p.kind == ParameterKind::kLinearWeight) name = p.name;
+  }
+  return name;
 }
 
 }  // namespace
@@ -45,11 +56,10 @@ TrainedNetwork network_of_file(const std::string& path, const std::string& id, c
                 "--model NAME ('cohort list models')");
   }
   network.num_classes = positive(value("cohort.classes"), 0);
-  for (const char* head : {"fc.weight", "linear.weight", "classifier.weight"}) {
-    const TensorView* tensor = file.find(head);
-    if (network.num_classes == 0 && tensor != nullptr && tensor->shape.size() == 2) {
-      network.num_classes = static_cast<int>(tensor->shape[0]);
-    }
+  if (network.num_classes == 0) {
+    const TensorView* const classifier = file.find(classifier_of(network.model));
+    if (classifier != nullptr && classifier->shape.size() == 2)
+      network.num_classes = positive(std::to_string(classifier->shape[0]), 0);
   }
   if (network.num_classes == 0) {
     throw Error(ErrorKind::kInput,
