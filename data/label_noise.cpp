@@ -26,8 +26,7 @@ std::int64_t add_label_noise(std::span<std::int32_t> labels, std::span<const std
   for (const std::int32_t index : indices) {
     Rng rng(RngAddress{
         .seed = noise.seed, .purpose = RngPurpose::kLabelNoise, .sample = static_cast<std::uint32_t>(index)});
-    const std::uint64_t high = rng.bits();
-    const std::uint64_t order = (high << 32) | rng.bits();
+    const std::uint64_t order = rng.bits64();
     const std::int32_t old = labels[static_cast<std::size_t>(index)];
     auto label = static_cast<std::int32_t>(
         rng.below(static_cast<std::uint32_t>(noise.exclude_true ? num_classes - 1 : num_classes)));

@@ -26,9 +26,7 @@ Split split_classes(std::span<const std::int32_t> labels, int num_classes, std::
           "labels count from 0");
     }
     Rng rng(RngAddress{.seed = seed, .purpose = RngPurpose::kSplit, .sample = static_cast<std::uint32_t>(i)});
-    const std::uint64_t high = rng.bits();
-    classes[static_cast<std::size_t>(labels[i])].emplace_back((high << 32) | rng.bits(),
-                                                              static_cast<std::int32_t>(i));
+    classes[static_cast<std::size_t>(labels[i])].emplace_back(rng.bits64(), static_cast<std::int32_t>(i));
   }
   Split split;
   for (auto& members : classes) {

@@ -30,6 +30,12 @@ void Method::set_state(Context&, const std::vector<double>& state) {
   check(state.empty(), "method: a state that it does not have");
 }
 
+void check_teacher_and_student(const char* method, int members) {
+  if (members >= 2) return;
+  throw Error(ErrorKind::kUsage, fmt::format("{} needs a teacher and at least one student", method),
+              "the first --net is the teacher: --net resnet56:init=teacher.safetensors --net resnet20");
+}
+
 void upload_values(Context& ctx, const Tensor& to, const std::vector<double>& values) {
   check(static_cast<std::int64_t>(values.size()) == to.count(), "upload_values: count");
   if (to.dtype == DType::f64) {

@@ -137,6 +137,9 @@ struct LossWeights {
   static LossWeights make(Context& ctx, int members);
 };
 
+// Of methods whose member 0 is a frozen teacher. Throws Error(kUsage) without a student.
+void check_teacher_and_student(const char* method, int members);
+
 // Uploads host values (row-major) rounded to the tensor's dtype.
 void upload_values(Context& ctx, const Tensor& to, const std::vector<double>& values);
 // Downloads any dtype as doubles.

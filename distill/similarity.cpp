@@ -84,11 +84,9 @@ double foreground_share(const SimilarityMaps& maps, const std::vector<double>& w
   check(!images.masks.empty(), "foreground_share: the set has no masks");
   double on = 0, all = 0;
   for (std::int64_t n = 0; n < maps.count; ++n) {
-    for (std::int64_t y = 0; y < images.height; ++y) {
-      for (std::int64_t x = 0; x < images.width; ++x) {
-        const std::int64_t cell =
-            (n * maps.height + y * maps.height / images.height) * maps.width + x * maps.width / images.width;
-        const double weight = weights[static_cast<std::size_t>(cell)];
+    for (int y = 0; y < images.height; ++y) {
+      for (int x = 0; x < images.width; ++x) {
+        const double weight = weights[maps.cell(n, y, x, images.height, images.width)];
         const auto pixel = static_cast<std::size_t>((n * images.height + y) * images.width + x);
         all += weight;
         if (images.masks[pixel] != 0) on += weight;

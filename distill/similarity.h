@@ -15,6 +15,13 @@ struct SimilarityMaps {
   std::vector<double> similarity;  // cosine over channels, in [-1, 1]
   std::vector<double> agreement;   // a_co, mean 1 per image
   std::vector<double> difference;  // a_di, mean 1 per image
+
+  // Where in these the value is that covers pixel (y, x) of the n-th image: each cell has the pixels nearest
+  // to it.
+  std::size_t cell(std::int64_t n, int y, int x, int image_height, int image_width) const {
+    return static_cast<std::size_t>((n * height + y * height / image_height) * width +
+                                    x * width / image_width);
+  }
 };
 
 // In evaluation mode, without augmentation, on maps before the last activation. Members a and b; throws

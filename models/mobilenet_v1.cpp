@@ -2,8 +2,6 @@
 
 #include <array>
 
-#include "core/ops/pool.h"
-
 namespace cohort::models {
 namespace {
 
@@ -59,9 +57,7 @@ class MobilenetV1 final : public Network {
                                          options.preactivation && is_stage(i));
       if (is_stage(i)) keep_stage(out, x);
     }
-    out.pooled = ops::global_avg_pool(ctx, x.post);
-    out.logits = linear_.forward(ctx, out.pooled);
-    out.classifier = {linear_.weight().compute, linear_.bias().compute};
+    classify(ctx, out, linear_);
     return out;
   }
 

@@ -4,8 +4,6 @@
 #include <array>
 #include <optional>
 
-#include "core/ops/pool.h"
-
 namespace cohort::models {
 namespace {
 
@@ -77,9 +75,7 @@ class MobilenetV2 final : public Network {
     }
     x = conv2_->activated(ctx, x.post, options.training, options.preactivation);
     keep_stage(out, x);
-    out.pooled = ops::global_avg_pool(ctx, x.post);
-    out.logits = classifier_->forward(ctx, out.pooled);
-    out.classifier = {classifier_->weight().compute, classifier_->bias().compute};
+    classify(ctx, out, *classifier_);
     return out;
   }
 

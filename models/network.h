@@ -47,6 +47,9 @@ inline void keep_stage(Outputs& out, const nn::Activated& map) {
   if (!map.pre.empty()) out.stages_pre.push_back(map.pre);
 }
 
+// The end of every network here: the last stage, pooled, through the last linear layer.
+void classify(Context& ctx, Outputs& out, const nn::Linear& classifier);
+
 class Network {
  public:
   virtual ~Network() = default;

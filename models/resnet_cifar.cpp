@@ -3,7 +3,6 @@
 #include <optional>
 
 #include "core/ops/pointwise.h"
-#include "core/ops/pool.h"
 #include "nn/layers.h"
 
 namespace cohort::models {
@@ -80,9 +79,7 @@ class ResnetCifar final : public Network {
       }
       keep_stage(out, x);
     }
-    out.pooled = ops::global_avg_pool(ctx, x.post);
-    out.logits = fc_->forward(ctx, out.pooled);
-    out.classifier = {fc_->weight().compute, fc_->bias().compute};
+    classify(ctx, out, *fc_);
     return out;
   }
 

@@ -68,9 +68,7 @@ class ShufflenetV1 final : public Network {
       }
       keep_stage(out, x);
     }
-    out.pooled = ops::global_avg_pool(ctx, x.post);
-    out.logits = linear_->forward(ctx, out.pooled);
-    out.classifier = {linear_->weight().compute, linear_->bias().compute};
+    classify(ctx, out, *linear_);
     return out;
   }
 

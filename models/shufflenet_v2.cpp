@@ -5,7 +5,6 @@
 
 #include "core/ops/channel_concat.h"
 #include "core/ops/pointwise.h"
-#include "core/ops/pool.h"
 
 namespace cohort::models {
 namespace {
@@ -101,9 +100,7 @@ class ShufflenetV2 final : public Network {
     }
     x = conv2_->activated(ctx, x.post, options.training, options.preactivation);
     keep_stage(out, x);
-    out.pooled = ops::global_avg_pool(ctx, x.post);
-    out.logits = linear_->forward(ctx, out.pooled);
-    out.classifier = {linear_->weight().compute, linear_->bias().compute};
+    classify(ctx, out, *linear_);
     return out;
   }
 

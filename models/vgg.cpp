@@ -37,9 +37,7 @@ class Vgg final : public Network {
       keep_stage(out, x);
       if (b < num_pools) x.post = ops::max_pool(ctx, x.post, {.size = 2, .stride = 2});
     }
-    out.pooled = ops::global_avg_pool(ctx, x.post);
-    out.logits = classifier_->forward(ctx, out.pooled);
-    out.classifier = {classifier_->weight().compute, classifier_->bias().compute};
+    classify(ctx, out, *classifier_);
     return out;
   }
 

@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "core/ops/pointwise.h"
-#include "core/ops/pool.h"
 #include "nn/layers.h"
 
 namespace cohort::models {
@@ -72,9 +71,7 @@ class WideResnet final : public Network {
       }
     }
     keep_stage(out, nn::activate(ctx, *bn1_, x, options.training, options.preactivation));
-    out.pooled = ops::global_avg_pool(ctx, out.stages.back());
-    out.logits = fc_->forward(ctx, out.pooled);
-    out.classifier = {fc_->weight().compute, fc_->bias().compute};
+    classify(ctx, out, *fc_);
     return out;
   }
 

@@ -134,11 +134,7 @@ int run_predict(const Arguments& arguments) {
   const TrainedOn on = normalisation_for(arguments, networks[0]);
   const ImageSet set = read_images(paths, networks[0], on);
 
-  ConfigSources sources = arguments.config_sources();
-  for (const TrainedNetwork& network : networks) sources.nets.push_back(network.model + ":id=" + network.id);
-  Config config = resolve_config(sources);
-  config.override_value("method", std::string("independent"), "predict");
-  config.override_value("add", std::string("none"), "predict");
+  const Config config = evaluation_config(arguments.config_sources(), networks, "");
   Context ctx(context_options(config));
   distill::Cohort cohort(ctx, member_specs(config), make_method(config), set, cohort_options(config));
   for (std::size_t k = 0; k < networks.size(); ++k) load_member(ctx, cohort.members()[k], networks[k].path);

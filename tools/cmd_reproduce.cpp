@@ -76,37 +76,30 @@ struct Plan {
   std::vector<std::string> left_out;
 };
 
-// Row by row, because a row may have networks of its own; the order of training is by seed within a pair.
+// A row may have networks of its own, and a teacher among them is that of the same seed.
 Plan make_plan(const Arguments& arguments, const PublishedTable& table, const ConfigSources& sources) {
+  const std::int64_t first = resolve_config(sources).integer("seed");
   const std::int64_t seeds = number_of_seeds(arguments, 1);
-  const std::string& out = arguments.value("--out");
   Plan plan;
   for (const PublishedPair& pair : table.pairs) {
-    std::vector<std::vector<GridCell>> by_row;
-    for (const PublishedRow& row : pair.rows) {
-      const std::vector<std::string>& wanted = row.nets.empty() ? pair.nets : row.nets;
-      const std::string lack = missing(wanted, row);
-      if (!lack.empty()) {
-        plan.left_out.push_back(fmt::format("{}, {}: {} is not there", pair.label, row.label, lack));
-        continue;
-      }
-      std::vector<GridCell> cells =
-          make_grid(sources, {{pair.label, wanted}}, {{row.label, row.settings}}, seeds, out);
-      if (!row.nets.empty()) {
-        // The teacher of each seed is that seed's own.
-        for (std::size_t i = 0; i < cells.size(); ++i) {
-          ConfigSources of_seed = sources;
-          of_seed.flags.push_back({"--seed", "seed", std::to_string(cells[i].config.integer("seed"))});
-          std::vector<std::string> nets;
-          for (const std::string& net : row.nets)
-            nets.push_back(replaced(net, "{vanilla}", by_row.front()[i].folder));
-          cells[i] = make_grid(of_seed, {{pair.label, nets}}, {{row.label, row.settings}}, 1, out).front();
+    for (std::int64_t seed = first; seed < first + seeds; ++seed) {
+      ConfigSources of_seed = sources;
+      of_seed.flags.push_back({"--seeds", "seed", std::to_string(seed)});
+      std::string vanilla;  // the folder of the first row
+      for (const PublishedRow& row : pair.rows) {
+        std::vector<std::string> nets = row.nets.empty() ? pair.nets : row.nets;
+        const std::string lack = missing(nets, row);
+        if (!lack.empty()) {
+          if (seed == first)
+            plan.left_out.push_back(fmt::format("{}, {}: {} is not there", pair.label, row.label, lack));
+          continue;
         }
+        for (std::string& net : nets) net = replaced(net, "{vanilla}", vanilla);
+        plan.cells.push_back(
+            make_grid(of_seed, {{pair.label, nets}}, {{row.label, row.settings}}, 1, arguments.value("--out"))
+                .front());
+        if (vanilla.empty()) vanilla = plan.cells.back().folder;
       }
-      by_row.push_back(std::move(cells));
-    }
-    for (std::int64_t seed = 0; seed < seeds; ++seed) {
-      for (std::vector<GridCell>& cells : by_row) plan.cells.push_back(cells[static_cast<std::size_t>(seed)]);
     }
   }
   return plan;

@@ -63,9 +63,7 @@ Image overlay(const Image& picture, const distill::SimilarityMaps& maps, const s
   Image image = picture;
   for (int y = 0; y < image.height; ++y) {
     for (int x = 0; x < image.width; ++x) {
-      const std::int64_t cell =
-          (n * maps.height + y * maps.height / image.height) * maps.width + x * maps.width / image.width;
-      const Color color = colors(values[static_cast<std::size_t>(cell)]);
+      const Color color = colors(values[maps.cell(n, y, x, image.height, image.width)]);
       std::uint8_t* const pixel = &image.pixels[static_cast<std::size_t>((y * image.width + x) * 3)];
       const double gray = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
       const double parts[] = {color.r, color.g, color.b};

@@ -61,10 +61,6 @@ Device find_device(const DeviceChoice& choice) {
               "--device cpu, or build with a CUDA toolkit and -DCOHORT_CUDA=ON");
 }
 
-}  // namespace
-
-namespace {
-
 ContextOptions context_options(const Config& config, const Device& device) {
   ContextOptions options;
   options.device = device;

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -126,15 +127,17 @@ class AdmTerms final : public Method {
     upload_values(ctx, consensus_kl_, {0, strength.co / num_teachers, 0, 0});
     no_ce_ = ctx.persistent_tensor({2}, ctx.parameter_dtype());
     pairs_.clear();
+    std::size_t most_stages = 0;
     for (std::size_t s = 0; s < maps.size(); ++s) {
       if (is_teacher(static_cast<int>(s))) continue;
       for (const int t : teachers_) {
         const auto stages = stage_pairs(maps[s], maps[static_cast<std::size_t>(t)]);
         pairs_.push_back({.student = static_cast<int>(s), .teacher = t, .stages = stages});
+        most_stages = std::max(most_stages, stages.size());
         for (const StagePair stage : stages) adapters_.add(maps, static_cast<int>(s), t, stage);
       }
     }
-    for (std::size_t i = 0; i < maps.front().size() + 1; ++i) {
+    for (std::size_t i = 0; i < most_stages; ++i) {
       const double share = feature_stages_ == FeatureStages::kLast ? 1.0 : std::pow(0.5, i + 1);
       feature_.push_back(scalar(ctx, strength.feature * share / num_teachers));
     }

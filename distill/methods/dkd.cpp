@@ -31,10 +31,7 @@ class Dkd final : public Method {
 
   void check_members(int members) const override {
     Method::check_members(members);
-    if (members < 2) {
-      throw Error(ErrorKind::kUsage, "dkd needs a teacher and at least one student",
-                  "the first --net is the teacher: --net resnet56:init=teacher.safetensors --net resnet20");
-    }
+    check_teacher_and_student("dkd", members);
   }
 
   bool frozen(int member) const override { return member == 0; }

@@ -85,6 +85,11 @@ class Rng {
     return words_[used_++];
   }
 
+  COHORT_HOST_DEVICE std::uint64_t bits64() {
+    const std::uint64_t high = bits();
+    return (high << 32) | bits();
+  }
+
   // [0, 1) in steps of 2^-24: the same float on every device.
   COHORT_HOST_DEVICE float uniform() { return static_cast<float>(bits() >> 8) * 0x1p-24F; }
   COHORT_HOST_DEVICE float uniform(float low, float high) { return low + (high - low) * uniform(); }

@@ -6,6 +6,7 @@
 #include "distill/addition.h"
 #include "distill/method_probe.h"
 #include "kernels/base/philox.h"
+#include "tests/support/tiny_training.h"
 
 namespace cohort::distill {
 namespace {
@@ -183,6 +184,22 @@ TEST(Adm, IdenticalNetworksAgreeEverywhere) {
   // Nothing to disagree about: plain pooling instead of pooling zeros.
   const ProbeOutput di = probe_method(*with_terms("independent", kDivergence), in);
   EXPECT_NE(di.grad_features[0], Values(8, 0.0));
+}
+
+// What a method does between epochs and keeps in the checkpoint, it does and keeps with the terms too.
+TEST(Adm, AMethodKeepsItsOwnState) {
+  const test::RunOptions options{.method = "kdcl-general", .add = "adm"};
+  test::TestRun run(options);
+  EXPECT_TRUE(run.cohort->method().wants_held_out());
+  const Values before = run.cohort->method().state();
+  ASSERT_EQ(before, Values(2, 0.5));
+  run.trainer->run();
+  const Values after = run.cohort->method().state();
+  ASSERT_EQ(after.size(), 2u);
+  EXPECT_NE(after, before);
+  test::TestRun resumed(options);
+  resumed.trainer->restore(run.trainer->state());
+  EXPECT_EQ(resumed.cohort->method().state(), after);
 }
 
 TEST(Adm, WrongRolesAreRefused) {

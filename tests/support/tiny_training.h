@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "distill/addition.h"
 #include "distill/trainer.h"
 #include "kernels/base/philox.h"
 
@@ -65,6 +66,7 @@ struct MethodAsTestName {
 
 struct RunOptions {
   std::string method = "dml";
+  std::string add = {};  // an addition to it
   std::vector<std::pair<std::string, std::string>> settings = {};
   std::vector<std::string> models = {"resnet8", "resnet8"};
   int threads = 2;
@@ -102,7 +104,7 @@ class TestRun {
       specs.push_back({std::string(1, static_cast<char>('a' + k)), o.models[k], o.learning_rate});
     }
     cohort = std::make_unique<Cohort>(
-        ctx_, specs, info.make(options), train_,
+        ctx_, specs, make_method(o, options), train_,
         CohortOptions{.sgd = {},
                       .augment = o.augment ? kernels::AugmentOptions{} : kernels::kNoAugment,
                       .independent_augmentation = o.independent_augmentation});
@@ -116,6 +118,13 @@ class TestRun {
                                                        .nan = o.nan,
                                                        .placement = o.placement},
                                         recorder);
+  }
+
+  static std::unique_ptr<Method> make_method(const RunOptions& o, const MethodOptions& options) {
+    std::unique_ptr<Method> method = find_method(o.method).make(options);
+    if (o.add.empty()) return method;
+    const AdditionInfo& addition = find_addition(o.add);
+    return addition.add(std::move(method), MethodOptions(addition.options));
   }
 
   Context& context() { return ctx_; }
