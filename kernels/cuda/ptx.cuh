@@ -26,7 +26,8 @@ inline void commit_async() {
 }
 
 template <int kNewest>
-void wait_async() {
+void wait_async(SIMT_SITE_PARAMETERS) {
+  if (simt::detail::left_out(SIMT_SITE)) return;
   void* shared = nullptr;
   const void* global = nullptr;
   while (simt::detail::pop_async_copy(kNewest, &shared, &global)) {

@@ -1,38 +1,41 @@
 #!/usr/bin/env python3
-"""Removes every barrier, fence and wait of the CUDA sources, one at a time, and demands that a test fails.
+"""Leaves out every barrier, fence and wait of the CUDA sources, one at a time, and demands that a test fails.
 
-    tests/simt/mutate_barriers.py [BUILD_DIR] [--only TEXT]
+    tests/simt/mutate_barriers.py [BUILD_DIR] [--only TEXT] [--jobs N]
 
-A mutant of kernels/<stem>_cuda.cu is compiled in place of that one file and run against the tests of tests/kernels/<stem>*,
-on the emulated device: plain under four schedules, then with ThreadSanitizer. A mutant of a header is compiled into all
-sources that include it and run against their tests; what the conformance tests include is theirs. Sources under
-kernels/cuda are run against all kernel tests. The sources stay as they are. Mutants that change nothing are listed, with the reason, in
-tests/simt/equivalent_mutants.txt. Exit status 1: a mutant survived, or a listed one was caught after all.
+The emulator leaves a statement out at run time (SIMT_LEAVE_OUT=FILE:LINE), so the test binaries of the build serve for all
+of them. A statement of kernels/<stem>_cuda.cu is judged by the tests of tests/kernels/<stem>*, one of a header by those of
+the sources that include it, one under kernels/cuda by all kernel tests; what the conformance tests include, by these too.
+Plain kernels run under four schedules, then kernels with ThreadSanitizer. A test that fails with the statement in place judges
+nothing, one that does not end within its time neither, and a statement that no test reaches is reported as such. Statements
+whose loss nothing can see are listed, with the reason, in tests/simt/equivalent_mutants.txt. Exit status 1: a statement
+can go unnoticed, or a listed one was missed after all.
 """
 import argparse
-import json
+import concurrent.futures
+import functools
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
-import tempfile
+import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STATEMENT = re.compile(r"\b(?:__syncthreads|__syncwarp|__threadfence(?:_system)?|wait_async<\d+>)\s*\([^;]*?\)\s*;")
 SCHEDULES = ["forward", "reverse", "random:1", "random:2"]
-TIMEOUT = 300
+CONFORMANCE = ROOT / "tests/simt/conformance.cu"
+TIMEOUT = 1800
 
 
 def statements(path):
-    """Offsets of the statements that can be removed, comments left out."""
-    text = path.read_text()
-    code = re.sub(r"//[^\n]*", lambda m: " " * len(m.group()), text)
-    return text, [m for m in STATEMENT.finditer(code)]
-
-
-CONFORMANCE = ROOT / "tests/simt/conformance.cu"
+    """(line, text) of what can be left out; comments are not code."""
+    code = re.sub(r"//[^\n]*", "", path.read_text())
+    found = [(code.count("\n", 0, m.start()) + 1, m.group()) for m in STATEMENT.finditer(code)]
+    lines = [line for line, _ in found]
+    if len(set(lines)) != len(lines):
+        sys.exit(f"{path}: two barriers on one line cannot be told apart")
+    return found
 
 
 def includes(path, seen=None):
@@ -50,95 +53,68 @@ def device_sources():
     return sorted(ROOT.glob("kernels/*_cuda.cu")) + sorted(ROOT.glob("kernels/cuda/*.cu"))
 
 
-def tests_of(sources):
-    """The test files of these sources: those of their stems, or all."""
+def test_filter(sources):
+    """The cases on the emulated device of the tests of these sources: of their stems, or all."""
     stems = [source.name.removesuffix("_cuda.cu") if source.parent.name == "kernels" else "" for source in sources]
-    return sorted({test for stem in stems for test in (ROOT / "tests/kernels").glob(f"{stem}*_test.cpp")})
-
-
-def test_filter(tests):
-    suites = set()
-    for test in tests:
-        suites |= set(re.findall(r"^(?:TYPED_TEST|TEST_P)\((\w+),", test.read_text(), re.M))
+    tests = {test for stem in stems for test in (ROOT / "tests/kernels").glob(f"{stem}*_test.cpp")}
+    suites = {suite for test in tests for suite in re.findall(r"^(?:TYPED_TEST|TEST_P)\((\w+),", test.read_text(), re.M)}
     return ":".join(f"*{suite}*emulated*" for suite in sorted(suites))
 
 
-class Build:
+def judges(source):
+    """(binary, filter, schedule) of the runs that may notice a statement of this file, the quickest first."""
+    sources = [source] if source.suffix == ".cu" else [s for s in device_sources() if source in includes(s)]
+    runs = []
+    if source in includes(CONFORMANCE):
+        runs += [("simt_tests_plain", "Conformance*", schedule) for schedule in SCHEDULES]
+        runs += [("simt_tests_tsan", "Conformance*", "random:1")]
+    if sources:
+        cases = test_filter(sources)
+        runs += [("kernels_tests", cases, schedule) for schedule in SCHEDULES]
+        runs += [("kernels_tests_tsan", cases, "random:1")]
+    if not runs:
+        sys.exit(f"{source}: no test includes it")
+    return runs
+
+
+class Tests:
     def __init__(self, folder):
-        self.folder = folder.resolve()
-        self.commands = json.loads((self.folder / "compile_commands.json").read_text())
+        self.folder = folder.resolve() / "bin"
+        self.lock = threading.Lock()
 
-    def compile(self, source, target, mutant, overlay, output):
-        """Compiles the repository's `source` as `target` does, from the file `mutant`, headers of `overlay` first."""
-        for entry in self.commands:
-            if entry["file"] == str(source) and f"/{target}.dir/" in entry["command"] + entry.get("output", ""):
-                words = shlex.split(entry["command"])
-                words[words.index("-o") + 1] = str(output)
-                words[words.index("-c") + 1] = str(mutant)
-                first = next(i for i, w in enumerate(words) if w.startswith(("-I", "-D", "-O", "-W", "-f")))
-                words[first:first] = [f"-I{overlay}"]
-                done = subprocess.run(words, cwd=entry["directory"], capture_output=True, text=True)
-                if done.returncode != 0:
-                    sys.exit(f"the mutant does not compile:\n{done.stderr}")
-                return
-        sys.exit(f"{source} is not compiled for {target}: build {self.folder} first")
+    def run(self, judge, left_out=""):
+        """'passed', 'failed' or 'timeout', and whether the statement was reached."""
+        binary, cases, schedule = judge
+        environment = dict(os.environ, SIMT_SCHEDULE=schedule)
+        if left_out:
+            environment["SIMT_LEAVE_OUT"] = left_out
+        command = [str(self.folder / binary), f"--gtest_filter={cases}", "--gtest_fail_fast", "--gtest_brief=1"]
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return "timeout", True
+        if b"0 tests ran" in done.stdout or b"Running 0 tests" in done.stdout:
+            sys.exit(f"no test matches {cases}")
+        return "failed" if done.returncode else "passed", b"simt: left out" in done.stderr
 
-    def link(self, target, dropped, objects, output):
-        """Links as `target` is linked, less the objects that `dropped` names, `objects` first: they hide the members of the
-        libraries."""
-        listing = subprocess.run(["ninja", "-C", str(self.folder), "-t", "commands", target], capture_output=True, text=True,
-                                 check=True).stdout.splitlines()
-        command = next(line for line in reversed(listing) if f"-o bin/{target} " in line)
-        words = [w for w in shlex.split(command) if not (w.endswith(".o") and dropped(pathlib.Path(w).name.removesuffix(".o")))]
-        words[words.index("-o") + 1] = str(output)
-        at = next(i for i, w in enumerate(words) if w.endswith(".o"))
-        words[at:at] = [str(o) for o in objects]
-        text = " ".join(w if w in ("&&", ":") else shlex.quote(w) for w in words)
-        subprocess.run(text, shell=True, cwd=self.folder, check=True, capture_output=True)
+    @functools.cache
+    def sound(self, judge):
+        with self.lock:
+            return self.run(judge)[0] == "passed"
 
-
-def fails(binary, gtest_filter, schedule):
-    environment = dict(os.environ, SIMT_SCHEDULE=schedule)
-    try:
-        done = subprocess.run([str(binary), f"--gtest_filter={gtest_filter}", "--gtest_fail_fast", "--gtest_brief=1"],
-                              env=environment, capture_output=True, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return True
-    if b"0 tests ran" in done.stdout or b"Running 0 tests" in done.stdout:
-        sys.exit(f"no test matches {gtest_filter}")
-    return done.returncode != 0
-
-
-def verdict(build, source, match, text, folder):
-    """Which build catches the mutant: 'schedule NAME', 'tsan', or '' for none."""
-    overlay = folder / "overlay"
-    mutant = overlay / source.relative_to(ROOT)
-    mutant.parent.mkdir(parents=True, exist_ok=True)
-    mutant.write_text(text[:match.start()] + "static_cast<void>(0);" + text[match.end():])
-    if source.suffix == ".cuh" and source in includes(CONFORMANCE):
-        compiled, gtest_filter = [CONFORMANCE], "Conformance*"
-        dropped = "conformance.cu".__eq__
-        libraries = binaries = {"plain": "simt_tests_plain", "tsan": "simt_tests_tsan"}
-    else:
-        compiled = [source] if source.suffix == ".cu" else [s for s in device_sources() if source in includes(s)]
-        tests = tests_of(compiled)
-        wanted, gtest_filter = {test.name for test in tests}, test_filter(tests)
-        def dropped(name):
-            return name.endswith("_test.cpp") and name not in wanted
-        libraries = {"plain": "cohort_kernels_emulated", "tsan": "cohort_kernels_emulated_tsan"}
-        binaries = {"plain": "kernels_tests", "tsan": "kernels_tests_tsan"}
-    if not compiled:
-        sys.exit(f"no source includes {source}")
-    for flavour in ("plain", "tsan"):
-        binary = folder / flavour
-        objects = [folder / f"{flavour}_{origin.stem}.o" for origin in compiled]
-        for origin, built in zip(compiled, objects):
-            build.compile(origin, libraries[flavour], mutant if origin == source else origin, overlay, built)
-        build.link(binaries[flavour], dropped, objects, binary)
-        for schedule in SCHEDULES if flavour == "plain" else ["random:1"]:
-            if fails(binary, gtest_filter, schedule):
-                return f"schedule {schedule}" if flavour == "plain" else "tsan"
-    return ""
+    def verdict(self, source, line):
+        """Which run notices, 'SURVIVED', 'NEVER REACHED' or what else went wrong."""
+        anywhere = False
+        for judge in judges(source):
+            outcome, reached = self.run(judge, f"{source.relative_to(ROOT)}:{line}")
+            anywhere = anywhere or reached
+            if outcome == "passed":
+                continue
+            name = f"{judge[0]} {judge[2]}"
+            if outcome == "timeout":
+                return f"NOT DECIDED: {name} takes longer than {TIMEOUT} s", False
+            return (name, True) if self.sound(judge) else (f"NOT DECIDED: {name} fails with everything in place", False)
+        return ("SURVIVED" if anywhere else "NEVER REACHED"), False
 
 
 def read_equivalent():
@@ -153,31 +129,32 @@ def read_equivalent():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", nargs="?", type=pathlib.Path, default=ROOT / "build/release")
-    parser.add_argument("--only", default="", help="mutants whose name contains this")
+    parser.add_argument("--only", default="", help="statements whose name contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    build = Build(arguments.build)
+    tests = Tests(arguments.build)
     equivalent = read_equivalent()
-    bad = total = 0
-    sources = device_sources() + sorted(ROOT.glob("kernels/cuda/*.cuh"))
-    print(f"{'mutant':44} {'line':>5}  {'removed':34} caught by")
-    for source in sources:
-        text, found = statements(source)
-        for number, match in enumerate(found, 1):
+    mutants = []
+    for source in device_sources() + sorted(ROOT.glob("kernels/cuda/*.cuh")):
+        for number, (line, text) in enumerate(statements(source), 1):
             name = f"{source.relative_to(ROOT)}#{number}"
-            if arguments.only not in name:
-                continue
-            total += 1
-            with tempfile.TemporaryDirectory() as folder:
-                caught = verdict(build, source, match, text, pathlib.Path(folder))
-            note = caught
-            if not caught:
-                note = f"equivalent: {equivalent[name]}" if name in equivalent else "SURVIVED"
-            elif name in equivalent:
-                note = f"{caught}, LISTED AS EQUIVALENT"
-            bad += note == "SURVIVED" or note.endswith("EQUIVALENT")
-            print(f"{name:44} {text.count(chr(10), 0, match.start()) + 1:5}  {match.group():34} {note}", flush=True)
-    print(f"{total} mutants, {bad} not as they should be")
-    return 1 if bad or total == 0 else 0
+            if arguments.only in name:
+                mutants.append((name, source, line, text))
+    bad = 0
+    print(f"{'statement':44} {'line':>5}  {'left out':20} noticed by")
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        for (name, _, line, text), (note, noticed) in zip(mutants, pool.map(lambda m: tests.verdict(m[1], m[2]), mutants)):
+            if noticed and name in equivalent:
+                note, noticed = f"{note}, LISTED AS EQUIVALENT", False
+            elif note == "SURVIVED" and name in equivalent:
+                note, noticed = f"equivalent: {equivalent[name]}", True
+            bad += not noticed
+            print(f"{name:44} {line:5}  {text:20} {note}", flush=True)
+    stale = sorted(name for name in equivalent if arguments.only in name and name not in {m[0] for m in mutants})
+    for name in stale:
+        print(f"{name}: listed as equivalent, and not there")
+    print(f"{len(mutants)} statements, {bad + len(stale)} not as they should be")
+    return 1 if bad or stale or not mutants else 0
 
 
 if __name__ == "__main__":

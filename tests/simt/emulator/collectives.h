@@ -43,7 +43,9 @@ inline std::uint64_t vote(WarpOp op, unsigned mask, bool predicate, const Site& 
 
 }  // namespace simt::detail
 
+// What waits or orders and gives no value can be left out by name: mutate_barriers.py does so with each.
 inline void __syncthreads(SIMT_SITE_PARAMETERS) {
+  if (simt::detail::left_out(SIMT_SITE)) return;
   simt::detail::block_barrier(simt::detail::BlockOp::kSync, 0, SIMT_SITE);
 }
 inline int __syncthreads_count(int predicate, SIMT_SITE_PARAMETERS) {
@@ -56,14 +58,15 @@ inline int __syncthreads_or(int predicate, SIMT_SITE_PARAMETERS) {
   return simt::detail::block_barrier(simt::detail::BlockOp::kOr, predicate, SIMT_SITE);
 }
 inline void __syncwarp(unsigned mask = 0xffffffffU, SIMT_SITE_PARAMETERS) {
+  if (simt::detail::left_out(SIMT_SITE)) return;
   simt::detail::warp_collective(simt::detail::WarpOp::kSync, mask, 0, 0, 32, SIMT_SITE);
 }
 
-inline void __threadfence() {
-  simt::detail::fence();
+inline void __threadfence(SIMT_SITE_PARAMETERS) {
+  if (!simt::detail::left_out(SIMT_SITE)) simt::detail::fence();
 }
-inline void __threadfence_system() {
-  simt::detail::fence();
+inline void __threadfence_system(SIMT_SITE_PARAMETERS) {
+  if (!simt::detail::left_out(SIMT_SITE)) simt::detail::fence();
 }
 
 template <simt::detail::Shuffled T>

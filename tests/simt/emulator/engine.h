@@ -37,6 +37,11 @@ enum class WarpOp : std::uint8_t {
   kXorBits
 };
 
+// Whether the statement at this site is the one that the environment's SIMT_LEAVE_OUT=FILE:LINE names (FILE:
+// the path or its end). Says so on stderr the first time: a statement that no test reaches is left out in
+// vain.
+bool left_out(const Site& site);
+
 // Kernels launch no kernels.
 void refuse_in_kernel(const LaunchConfig& config);
 
