@@ -1,13 +1,10 @@
 #include "distill/evaluation.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace cohort::distill {
 namespace {
-
-constexpr int kBins = 15;
 
 // Sums over samples of what Scores averages.
 class Accumulator {
@@ -28,25 +25,29 @@ class Accumulator {
     top1_ += right ? 1 : 0;
     top5_ += !nan && before < 5 ? 1 : 0;
     if (!nan) {
-      const auto bin = static_cast<std::size_t>(
-          std::clamp(static_cast<int>(std::ceil(confidence * kBins)) - 1, 0, kBins - 1));
-      confidence_[bin] += confidence;
-      correct_[bin] += right ? 1 : 0;
+      const auto bin = static_cast<std::size_t>(std::clamp(
+          static_cast<int>(std::ceil(confidence * kCalibrationBins)) - 1, 0, kCalibrationBins - 1));
+      ++bins_[bin].samples;
+      bins_[bin].correct += right ? 1 : 0;
+      bins_[bin].confidence += confidence;
     }
     return nan ? -1 : best;
   }
 
   Scores mean(double samples) const {
     Scores s{loss_ / samples, static_cast<double>(top1_) / samples, static_cast<double>(top5_) / samples, 0};
-    for (std::size_t bin = 0; bin < kBins; ++bin)
-      s.ece += std::abs(confidence_[bin] - correct_[bin]) / samples;
+    s.bins = bins_;
+    for (CalibrationBin& bin : s.bins) {
+      s.ece += std::abs(bin.confidence - static_cast<double>(bin.correct)) / samples;
+      bin.confidence /= static_cast<double>(std::max<std::int64_t>(bin.samples, 1));
+    }
     return s;
   }
 
  private:
   double loss_ = 0;
   std::int64_t top1_ = 0, top5_ = 0;
-  std::array<double, kBins> confidence_{}, correct_{};
+  std::array<CalibrationBin, kCalibrationBins> bins_{};  // confidence: the sum
 };
 
 }  // namespace

@@ -2,17 +2,26 @@
 // tables.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 namespace cohort::distill {
 
+// Samples whose largest probability lies in ((i - 1) / 15, i / 15]; rows with a NaN are in none.
+struct CalibrationBin {
+  std::int64_t samples = 0, correct = 0;
+  double confidence = 0;  // mean of their largest probabilities
+};
+inline constexpr int kCalibrationBins = 15;
+
 struct Scores {
   double loss = 0;  // mean cross-entropy
   double top1 = 0;  // share of samples, [0, 1]; the first largest logit decides, NaN is wrong
   double top5 = 0;
   double ece = 0;  // expected calibration error, 15 equal bins of confidence (Guo et al., ICML 2017)
+  std::array<CalibrationBin, kCalibrationBins> bins = {};  // what ece sums up; not kept in checkpoints
 };
 
 struct CohortScores {

@@ -223,6 +223,13 @@ std::string Arguments::value(std::string_view flag, std::string_view otherwise) 
   return result;
 }
 
+std::string Arguments::choice(std::string_view flag, const std::vector<std::string>& choices) const {
+  const std::string given = value(flag, choices.front());
+  if (std::find(choices.begin(), choices.end(), given) != choices.end()) return given;
+  throw Error(ErrorKind::kUsage,
+              fmt::format("{}: '{}' is not one of {}", flag, printable(given), join(choices, ", ")), "");
+}
+
 std::vector<std::string> Arguments::values(std::string_view flag) const {
   std::vector<std::string> result;
   for (const FlagUse& use : uses) {

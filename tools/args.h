@@ -56,6 +56,8 @@ struct Arguments {
   // The last one given, or `otherwise`.
   std::string value(std::string_view flag, std::string_view otherwise = "") const;
   std::vector<std::string> values(std::string_view flag) const;
+  // One of these, the first when the flag is not given. Throws Error(kUsage) for another.
+  std::string choice(std::string_view flag, const std::vector<std::string>& choices) const;
   // -c, --set, --net and the named flags, with the environment of the process.
   ConfigSources config_sources() const;
 };

@@ -1,10 +1,8 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <numeric>
-
 #include "tools/commands.h"
 #include "tools/messages.h"
+#include "tools/predictions.h"
 #include "tools/run_records.h"
 #include "tools/run_setup.h"
 #include "tools/table.h"
@@ -13,24 +11,6 @@
 
 namespace cohort::tools {
 namespace {
-
-std::string choice(const Arguments& arguments, const char* flag, const std::vector<std::string>& choices) {
-  const std::string value = arguments.value(flag, choices[0]);
-  if (std::find(choices.begin(), choices.end(), value) != choices.end()) return value;
-  throw Error(ErrorKind::kUsage,
-              fmt::format("{}: '{}' is not one of {}", flag, printable(value), join(choices, ", ")), "");
-}
-
-struct Predictions {
-  std::vector<std::vector<float>> logits;  // per member
-  std::vector<std::int32_t> labels;
-  int num_classes = 0;
-
-  int predicted(std::size_t member, std::size_t row) const {
-    const float* z = logits[member].data() + row * static_cast<std::size_t>(num_classes);
-    return static_cast<int>(std::max_element(z, z + num_classes) - z);
-  }
-};
 
 Json scores_row(const std::string& id, const std::string& model, const distill::Scores& scores) {
   Json row = {{"id", id}, {"model", model}};
@@ -73,27 +53,9 @@ Json pairwise_agreement(const Predictions& predictions) {
   return matrix;
 }
 
-Predictions predict(RunSetup& run, const std::string& part, const distill::Placement& placement) {
-  const bool test = part == "test";
-  const ImageSet& set = test ? run.data.test : run.data.train;
-  std::vector<std::int32_t> indices = part == "val" ? run.split.held_out : run.split.train;
-  if (test) {
-    indices.resize(static_cast<std::size_t>(set.size()));
-    std::iota(indices.begin(), indices.end(), 0);
-  }
-  if (indices.empty()) {
-    throw Error(ErrorKind::kUsage, fmt::format("there are no {} images", part), "choose another --split");
-  }
-  Predictions predictions;
-  predictions.num_classes = set.num_classes;
-  predictions.logits = run.cohort->predict(distill::to_device(*run.ctx, set, placement), indices);
-  for (const std::int32_t i : indices) predictions.labels.push_back(set.labels[static_cast<std::size_t>(i)]);
-  return predictions;
-}
-
 int run_eval(const Arguments& arguments) {
-  const std::string part = choice(arguments, "--split", {"test", "val", "train"});
-  const std::string checkpoint = choice(arguments, "--checkpoint", {"best", "last"});
+  const std::string part = arguments.choice("--split", {"test", "val", "train"});
+  const std::string checkpoint = arguments.choice("--checkpoint", {"best", "last"});
   const bool of_run = is_run_folder(arguments.positionals[0]);
   std::vector<TrainedNetwork> networks;
   if (of_run) {

@@ -5,6 +5,7 @@
 #include "core/safetensors.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/inspect_charts.h"
 #include "tools/inspect_similarity.h"
 #include "tools/messages.h"
 #include "tools/run_records.h"
@@ -187,6 +188,8 @@ int run_inspect(const Arguments& arguments) {
   if (what == "weights") return inspect_weights(arguments);
   if (what == "data") return inspect_data(arguments);
   if (what == "similarity") return inspect_similarity(arguments);
+  if (what == "calibration") return inspect_calibration(arguments);
+  if (what == "teachers") return inspect_teachers(arguments);
   return inspect_run(arguments);
 }
 
@@ -195,9 +198,12 @@ int run_inspect(const Arguments& arguments) {
 CommandSpec inspect_command() {
   CommandSpec spec;
   spec.name = "inspect";
-  spec.summary = "a model's layers, a weight file, a data set, a run, where two networks look alike";
-  spec.verbs = {"model", "weights", "data", "run", "similarity"};
-  spec.positionals = "model NAME | weights FILE | data NAME | run FOLDER | similarity RUN";
+  spec.summary =
+      "a model's layers, a weight file, a data set, a run: its records, where two networks look alike, "
+      "calibration, who taught";
+  spec.verbs = {"model", "weights", "data", "run", "similarity", "calibration", "teachers"};
+  spec.positionals =
+      "model NAME | weights FILE | data NAME | run FOLDER | similarity RUN | calibration RUN | teachers RUN";
   spec.min_positionals = 2;
   spec.max_positionals = 2;
   spec.examples = {
@@ -205,7 +211,11 @@ CommandSpec inspect_command() {
       {"cohort inspect data cifar10 --data-root data/cifar10", "counts per class, mean and deviation"},
       {"cohort inspect similarity runs/first -o talk.svg",
        "pictures with the per-pixel similarity of two networks over them; on shapes, how much of it is on "
-       "the figure"}};
+       "the figure"},
+      {"cohort inspect calibration runs/first --split val -o reliability.svg",
+       "how often the networks are right where they are so sure, in 15 bins"},
+      {"cohort inspect teachers runs/first --window 100",
+       "who taught, and when teachers paused, per 100 steps (competitive, switokd)"}};
   for (const FlagSpec& flag : setting_flags()) {
     for (const char* wanted : {"--config", "--set", "--data-root", "--seed", "--threads"}) {
       if (flag.name == wanted) spec.flags.push_back(flag);
@@ -216,6 +226,7 @@ CommandSpec inspect_command() {
                                      json_flag()};
   spec.flags.insert(spec.flags.end(), own.begin(), own.end());
   for (const FlagSpec& flag : similarity_flags()) spec.flags.push_back(flag);
+  for (const FlagSpec& flag : chart_flags()) spec.flags.push_back(flag);
   spec.run = run_inspect;
   return spec;
 }

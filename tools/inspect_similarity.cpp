@@ -177,15 +177,20 @@ void print_shares(const Json& rows, double area) {
 std::vector<FlagSpec> similarity_flags() {
   return {{"--pair", "", "A,B", "of similarity: two networks of the run (the first two)", "Run"},
           {"--count", "", "N", "of similarity: pictures to draw (6, at most 64)", "Run"},
-          {"--checkpoint", "", "NAME", "of similarity: whose maps are drawn, best or last (last)", "Run"},
-          {"--out", "-o", "FILE", "of similarity: an .svg file (similarity.svg)", "Output"}};
+          {"--checkpoint", "", "NAME", "of similarity and calibration: best or last (last)", "Run"},
+          {"--out", "-o", "FILE", "of drawings: an .svg file (similarity.svg, ...)", "Output"}};
+}
+
+std::string svg_path(const Arguments& arguments, const std::string& otherwise) {
+  const std::string path = arguments.value("--out", otherwise);
+  if (!path.ends_with(".svg"))
+    throw Error(ErrorKind::kUsage, fmt::format("--out: '{}' does not end in .svg", printable(path)), "");
+  return path;
 }
 
 int inspect_similarity(const Arguments& arguments) {
   const std::string& folder = arguments.positionals[1];
-  const std::string path = arguments.value("--out", "similarity.svg");
-  if (!path.ends_with(".svg"))
-    throw Error(ErrorKind::kUsage, fmt::format("--out: '{}' does not end in .svg", printable(path)), "");
+  const std::string path = svg_path(arguments, "similarity.svg");
   const auto count = parse_int(arguments.value("--count", "6"));
   if (!count || *count < 1 || *count > kMostShown) {
     throw Error(ErrorKind::kUsage, fmt::format("--count: expected an integer from 1 to {}", kMostShown), "");

@@ -5,19 +5,18 @@
 #include <cmath>
 #include <functional>
 
+#include "tools/calibration.h"
 #include "tools/progress.h"
 #include "tools/svg_chart.h"
+#include "tools/teacher_timeline.h"
 #include "tools/text.h"
 
 namespace cohort::tools {
 namespace {
 
-// Okabe and Ito's palette: told apart by colour-blind readers, and in both themes.
 constexpr const char* kStyle = R"(<style>
-:root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2127;--soft:#69727d;--rule:#e3e5e8;
---s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;--s4:#b8860b;--s5:#56b4e9;--s6:#7a5195;--s7:#4d4d4d}
-@media(prefers-color-scheme:dark){:root{--bg:#15181c;--card:#1d2126;--ink:#e6e8ea;--soft:#98a1ab;--rule:#30363d;
---s0:#56b4e9;--s1:#ff8c42;--s2:#2ec4a0;--s3:#e39ac6;--s4:#e3b341;--s5:#9ad4ff;--s6:#b799d6;--s7:#b0b0b0}}
+:root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2127;--soft:#69727d;--rule:#e3e5e8}
+@media(prefers-color-scheme:dark){:root{--bg:#15181c;--card:#1d2126;--ink:#e6e8ea;--soft:#98a1ab;--rule:#30363d}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:1360px;margin:0 auto;padding:28px 24px 60px}
@@ -33,11 +32,12 @@ figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radiu
 .chart{width:100%;height:auto;display:block}
 .chart .grid{stroke:var(--rule)}.chart .axis{stroke:var(--soft)}
 .chart text{fill:var(--soft);font-size:11.5px;font-variant-numeric:tabular-nums}
+.chart .mark{font-size:9px}figcaption{font-size:12.5px;color:var(--soft);padding:2px 6px}
 .chart .title{fill:var(--ink);font-size:13.5px;font-weight:600}
 path{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
 .s6{--c:var(--s6)}.s7{--c:var(--s7)}
-[class^=s] path{stroke:var(--c)}[class^=s] circle{fill:var(--c)}circle:hover{r:5}
+[class^=s] path{stroke:var(--c)}[class^=s] circle,[class^=s] rect{fill:var(--c)}circle:hover{r:5}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:12.5px;color:var(--soft);padding:2px 6px}
 .legend svg{margin-right:6px;vertical-align:middle}
 table{border-collapse:collapse;background:var(--card);border:1px solid var(--rule);font-variant-numeric:tabular-nums}
@@ -161,6 +161,13 @@ std::string tiles(const RunRecords& run) {
   return out + "</div>\n";
 }
 
+std::string section(const char* title, const std::vector<Chart>& all) {
+  if (all.empty()) return {};
+  std::string out = fmt::format("<h2>{}</h2><div class=\"grid2\">\n", title);
+  for (const Chart& chart : all) out += svg_chart(chart.options, chart.series);
+  return out + "</div>\n";
+}
+
 std::string warnings(const RunRecords& run) {
   std::string items;
   for (const Json& event : run.events) {
@@ -179,13 +186,19 @@ std::string html_report(const RunRecords& run) {
   std::string out =
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n";
-  out += fmt::format("<title>{} - cohort</title>\n{}</head><body><main>\n", name, kStyle);
+  out += fmt::format(
+      "<title>{} - "
+      "cohort</title>\n<style>:root{{{}}}\n@media(prefers-color-scheme:dark){{:root{{{}}}}}</style>\n"
+      "{}</head><body><main>\n",
+      name, chart_colors(false), chart_colors(true), kStyle);
   out += fmt::format("<h1>{}</h1><p class=\"sub\">cohort {} &middot; started {} &middot; seed {:.0f}</p>\n",
                      name, escape_html(text_in(run.start, "version")), escape_html(text_in(run.start, "t")),
                      number_in(run.start, "seed"));
   out += fmt::format("<div class=\"loss\">{}</div>\n", escape_html(text_in(run.start, "loss")));
   out += tiles(run) + result_table(run.summary) + warnings(run);
   out += "<h2>Curves</h2><div class=\"grid2\">\n" + charts(run) + "</div>\n";
+  out += section("Who teaches", teacher_charts(teacher_timeline(run)));
+  out += section("Calibration", calibration_charts(run));
   out += fmt::format(
       "<details><summary>config.toml: give it back with <code>cohort train -c</code></summary>"
       "<pre>{}</pre></details>\n",

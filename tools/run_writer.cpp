@@ -7,6 +7,7 @@
 
 #include "core/checksum.h"
 #include "tools/build_info.h"
+#include "tools/calibration.h"
 #include "tools/messages.h"
 #include "tools/report.h"
 #include "tools/signals.h"
@@ -40,6 +41,7 @@ Json scores_json(const Scores& scores) {
   put_number(json, "top1", scores.top1);
   put_number(json, "top5", scores.top5);
   put_number(json, "ece", scores.ece);
+  json["bins"] = bins_json(scores.bins);
   return json;
 }
 
