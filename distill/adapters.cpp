@@ -31,9 +31,10 @@ void Adapters::materialize(Context& ctx) {
   }
 }
 
-ParameterSet* Adapters::of(int member) {
+std::vector<ParameterSet*> Adapters::of(int member) {
   const auto i = static_cast<std::size_t>(member);
-  return i < sets_.size() && !sets_[i].parameters().empty() ? &sets_[i] : nullptr;
+  if (i >= sets_.size() || sets_[i].parameters().empty()) return {};
+  return {&sets_[i]};
 }
 
 Adapters::Maps Adapters::match(Context& ctx, const Tensor& student_map, const Tensor& teacher_map,

@@ -30,8 +30,8 @@ class Adapters {
   // Allocates and draws (Kaiming normal, fan-out) all that were declared.
   void materialize(Context& ctx);
 
-  // The parameters that member's optimiser trains, or null.
-  ParameterSet* of(int member);
+  // The parameters that member's optimiser trains: one set or none.
+  std::vector<ParameterSet*> of(int member);
 
   // Both maps in the teacher's channels and the smaller size; the teacher's is detached.
   struct Maps {

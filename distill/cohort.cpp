@@ -160,7 +160,7 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     Member& member = members_[static_cast<std::size_t>(k)];
     allowed.push_back(member.frozen ? 0 : 1);
     if (!member.frozen) sgd_->add(member.network->parameters(), k, member.spec.weight_decay);
-    if (ParameterSet* extra = method_->extra_parameters(k)) sgd_->add(*extra, k, member.spec.weight_decay);
+    for (ParameterSet* extra : method_->extra_parameters(k)) sgd_->add(*extra, k, member.spec.weight_decay);
   }
   sgd_->set_allowed(allowed);
 }
@@ -238,7 +238,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
     if (member.frozen) continue;
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
       member.network->parameters().reset_grads();
-      if (ParameterSet* extra = method_->extra_parameters(static_cast<int>(k))) extra->reset_grads();
+      for (ParameterSet* extra : method_->extra_parameters(static_cast<int>(k))) extra->reset_grads();
       method_->feature_losses(ctx_, view, static_cast<int>(k));
       ctx_.backward();
     });

@@ -1,6 +1,8 @@
 #include "distill/logit_loss.h"
 
+#include "core/dispatch.h"
 #include "core/ops/cohort_loss.h"
+#include "kernels/pointwise.h"
 
 namespace cohort::distill {
 namespace {
@@ -45,6 +47,22 @@ void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, cons
   report.correct_top5 = values.correct_top5;
   report.kl_weight = weights.kl;
   report.target = values.target;
+}
+
+void add_to_loss(Context& ctx, StepView& view, int member, const Tensor& value) {
+  const Tensor loss = ops::entry(view.report.loss, member);
+  on_device(ctx, [&](auto stream) {
+    kernels::scale(
+        stream,
+        {.dtype = loss.dtype, .count = 1, .x = value.data, .y = loss.data, .mode = GradMode::kAccumulate});
+  });
+}
+
+void copy(Context& ctx, const Tensor& from, const Tensor& to) {
+  check(from.dtype == to.dtype && from.count() == to.count(), "copy: of one type and size");
+  on_device(ctx, [&](auto stream) {
+    kernels::scale(stream, {.dtype = to.dtype, .count = to.count(), .x = from.data, .y = to.data});
+  });
 }
 
 ops::LossSelection select_teacher(Context& ctx, StepView& view, kernels::SelectRule rule, double kl,

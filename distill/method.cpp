@@ -20,8 +20,8 @@ bool Method::frozen(int) const {
 
 void Method::feature_losses(Context&, StepView&, int) {}
 
-ParameterSet* Method::extra_parameters(int) {
-  return nullptr;
+std::vector<ParameterSet*> Method::extra_parameters(int) {
+  return {};
 }
 
 void Method::end_of_epoch(Context&, const HeldOut&) {}

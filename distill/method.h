@@ -106,9 +106,9 @@ class Method {
   virtual std::vector<double> state() const { return {}; }
   virtual void set_state(Context& ctx, const std::vector<double>& state);
 
-  // Trainable parameters of the method itself that belong to member's optimiser (adapters), or null.
-  // Checkpointed.
-  virtual ParameterSet* extra_parameters(int member);
+  // Parts of the method itself that belong to member's optimiser (adapters, a regressor, a head), in an order
+  // that does not change. Parameters and buffers are checkpointed.
+  virtual std::vector<ParameterSet*> extra_parameters(int member);
 };
 
 struct MethodInfo {

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "core/ops/pool.h"
 #include "distill/file_layout.h"
 
 namespace cohort::distill {
@@ -27,10 +28,16 @@ void validate(const ProbeInput& in) {
   }
   if (!in.features.empty() && in.features.size() != in.logits.size())
     refuse("features for some members only");
-  for (const ProbeMap& map : in.features) {
+  const auto fits = [&](const ProbeMap& map) {
     if (static_cast<std::int64_t>(map.values.size()) != in.rows * map.channels * map.height * map.width) {
       refuse("a feature map whose first dimension is not the number of rows");
     }
+  };
+  for (const ProbeMap& map : in.features) fits(map);
+  if (in.earlier.empty()) return;
+  if (in.earlier.size() != in.features.size()) refuse("earlier maps without the last ones");
+  for (const std::vector<ProbeMap>& maps : in.earlier) {
+    for (const ProbeMap& map : maps) fits(map);
   }
 }
 
@@ -81,10 +88,17 @@ models::Outputs outputs_of(Context& ctx, const Method& method, const ProbeInput&
   out.logits = variable({in.rows, in.classes}, in.logits[k]);
   if (in.features.empty()) return out;
   const ProbeMap& map = in.features[k];
-  std::vector<double> nhwc(map.values.size());
-  for_each_pixel(in.rows, map, [&](std::size_t nchw, std::size_t at) { nhwc[at] = map.values[nchw]; });
-  out.stages.push_back(variable({in.rows, map.height, map.width, map.channels}, nhwc));
-  // The given map is the one that the method looks at.
+  const auto add_stage = [&](const ProbeMap& stage) {
+    std::vector<double> nhwc(stage.values.size());
+    for_each_pixel(in.rows, stage, [&](std::size_t nchw, std::size_t at) { nhwc[at] = stage.values[nchw]; });
+    out.stages.push_back(variable({in.rows, stage.height, stage.width, stage.channels}, nhwc));
+  };
+  if (!in.earlier.empty()) {
+    for (const ProbeMap& stage : in.earlier[k]) add_stage(stage);
+  }
+  add_stage(map);
+  out.pooled = ops::global_avg_pool(ctx, out.stages.back());
+  // The given maps are those that the method looks at.
   if (method.wants_preactivation()) out.stages_pre = out.stages;
   if (in.classifiers.empty()) return out;
   out.classifier = {variable({in.classes, map.channels}, in.classifiers[k].weight),
@@ -93,20 +107,22 @@ models::Outputs outputs_of(Context& ctx, const Method& method, const ProbeInput&
 }
 
 // (N, H, W, C) as the caller stores it.
-std::vector<double> to_nchw(const ProbeInput& in, std::size_t k, const std::vector<double>& nhwc) {
+std::vector<double> to_nchw(std::int64_t rows, const ProbeMap& map, const std::vector<double>& nhwc) {
   std::vector<double> nchw(nhwc.size());
-  for_each_pixel(in.rows, in.features[k], [&](std::size_t to, std::size_t from) { nchw[to] = nhwc[from]; });
+  for_each_pixel(rows, map, [&](std::size_t to, std::size_t from) { nchw[to] = nhwc[from]; });
   return nchw;
 }
 
 std::vector<ProbeParameter> parameters_of(Context& ctx, Method& method, int members) {
   std::vector<ProbeParameter> all;
   for (int k = 0; k < members; ++k) {
-    const ParameterSet* const set = method.extra_parameters(k);
-    if (set == nullptr) continue;
-    for (const Parameter& p : set->parameters()) {
-      all.push_back({k, p.name, file_dims(p), reorder(download_values(ctx, p.value), p, /*to_file=*/true),
-                     reorder(gradient_of(ctx, p.value), p, /*to_file=*/true)});
+    const std::vector<ParameterSet*> sets = method.extra_parameters(k);
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+      for (const Parameter& p : sets[i]->parameters()) {
+        all.push_back({k, i == 0 ? p.name : fmt::format("{}.{}", i + 1, p.name), file_dims(p),
+                       reorder(download_values(ctx, p.value), p, /*to_file=*/true),
+                       reorder(gradient_of(ctx, p.value), p, /*to_file=*/true)});
+      }
     }
   }
   return all;
@@ -161,7 +177,12 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     out.grad_logits.push_back(gradient_of(ctx, view.outputs[k].logits));
     if (in.features.empty()) continue;
     const models::Outputs& outputs = view.outputs[k];
-    out.grad_features.push_back(to_nchw(in, k, gradient_of(ctx, outputs.stages[0])));
+    out.grad_features.push_back(to_nchw(in.rows, in.features[k], gradient_of(ctx, outputs.stages.back())));
+    if (!in.earlier.empty()) {
+      std::vector<std::vector<double>>& earlier = out.grad_earlier.emplace_back();
+      for (std::size_t i = 0; i < in.earlier[k].size(); ++i)
+        earlier.push_back(to_nchw(in.rows, in.earlier[k][i], gradient_of(ctx, outputs.stages[i])));
+    }
     if (in.classifiers.empty()) continue;
     out.grad_classifiers.push_back(
         {gradient_of(ctx, outputs.classifier.weight), gradient_of(ctx, outputs.classifier.bias)});

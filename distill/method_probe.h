@@ -10,7 +10,7 @@
 
 namespace cohort::distill {
 
-// One feature map per member, (N, C, H, W) row-major as other frameworks store it.
+// A feature map of a member, (N, C, H, W) row-major as other frameworks store it.
 struct ProbeMap {
   std::int64_t channels = 0, height = 0, width = 0;
   std::vector<double> values;
@@ -25,10 +25,11 @@ struct ProbeClassifier {
 struct ProbeInput {
   bool double_precision = true;  // false: everything is rounded to f32 and computed in f32
   std::int64_t rows = 0, classes = 0;
-  std::vector<std::vector<double>> logits = {};   // per member (rows, classes)
-  std::vector<std::int32_t> labels = {};          // (rows)
-  std::vector<ProbeMap> features = {};            // per member, or empty
-  std::vector<ProbeClassifier> classifiers = {};  // per member, or empty
+  std::vector<std::vector<double>> logits = {};     // per member (rows, classes)
+  std::vector<std::int32_t> labels = {};            // (rows)
+  std::vector<ProbeMap> features = {};              // per member its last map, or empty
+  std::vector<std::vector<ProbeMap>> earlier = {};  // per member the maps before that, or empty
+  std::vector<ProbeClassifier> classifiers = {};    // per member, or empty
 };
 
 // A trainable tensor of the method itself (an adapter, ...), in PyTorch's layout.
@@ -43,12 +44,13 @@ struct ProbeOutput {
   std::vector<double> loss;                        // per member, everything in force
   std::vector<std::vector<double>> grad_logits;    // per member (rows, classes); zeros for a frozen one
   std::vector<std::vector<double>> grad_features;  // per member (N, C, H, W); empty without features
-  std::vector<ProbeClassifier> grad_classifiers;   // per member; empty without classifiers
-  std::vector<ProbeParameter> parameters;          // the method's own, with the values they were drawn with
-  int teacher = -1;                                // -1: the method chooses none
-  std::vector<double> kl_weight;                   // (members, members)
-  std::vector<double> target;                      // (rows, classes); empty without a shared target
-  std::vector<double> step_mask;                   // (members); empty where the method pauses nobody
+  std::vector<std::vector<std::vector<double>>> grad_earlier;  // the same of the maps before
+  std::vector<ProbeClassifier> grad_classifiers;               // per member; empty without classifiers
+  std::vector<ProbeParameter> parameters;  // the method's own, with the values they were drawn with
+  int teacher = -1;                        // -1: the method chooses none
+  std::vector<double> kl_weight;           // (members, members)
+  std::vector<double> target;              // (rows, classes); empty without a shared target
+  std::vector<double> step_mask;           // (members); empty where the method pauses nobody
 };
 
 // A step without epochs (nothing warms up); a method that learns something of held-out images sees the given

@@ -29,6 +29,21 @@ Tensor part_of(const Tensor& block, const ParameterSet& set, const Parameter& p)
   return {static_cast<std::byte*>(block.data) + offset, p.shape, block.dtype, nullptr};
 }
 
+// The method's own parts of a member, statistics included. Sets count from 2 where there are several: names
+// may repeat.
+void add_extra(std::vector<OptimTensor>& tensors, const std::string& id,
+               const std::vector<ParameterSet*>& sets) {
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    const ParameterSet& set = *sets[i];
+    const std::string number = i == 0 ? "" : std::to_string(i + 1), of = "." + id + ".";
+    for (const Parameter& p : set.parameters()) {
+      tensors.push_back({"extra" + number + of + p.name, p.value});
+      tensors.push_back({"extra_momentum" + number + of + p.name, part_of(set.momenta(), set, p)});
+    }
+    for (const Buffer& b : set.buffers()) tensors.push_back({"extra" + number + of + b.name, b.value});
+  }
+}
+
 std::vector<OptimTensor> optim_tensors(Cohort& cohort) {
   std::vector<OptimTensor> tensors;
   for (int k = 0; k < cohort.size(); ++k) {
@@ -39,13 +54,7 @@ std::vector<OptimTensor> optim_tensors(Cohort& cohort) {
         tensors.push_back({"momentum." + member.spec.id + "." + p.name, part_of(set.momenta(), set, p)});
       }
     }
-    if (ParameterSet* extra = cohort.method().extra_parameters(k)) {
-      for (const Parameter& p : extra->parameters()) {
-        tensors.push_back({"extra." + member.spec.id + "." + p.name, p.value});
-        tensors.push_back(
-            {"extra_momentum." + member.spec.id + "." + p.name, part_of(extra->momenta(), *extra, p)});
-      }
-    }
+    add_extra(tensors, member.spec.id, cohort.method().extra_parameters(k));
   }
   return tensors;
 }
@@ -203,7 +212,7 @@ void Trainer::restore(std::span<const NamedBytes> files) {
     refuse(e.what());
   }
   for (int k = 0; k < cohort_.size(); ++k) {
-    if (ParameterSet* extra = cohort_.method().extra_parameters(k)) extra->refresh_shadow(ctx_);
+    for (ParameterSet* extra : cohort_.method().extra_parameters(k)) extra->refresh_shadow(ctx_);
   }
 }
 

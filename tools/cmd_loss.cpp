@@ -77,6 +77,22 @@ distill::ProbeClassifier read_classifier(const NpzArrays& arrays, int member, st
   return {as_doubles(weight, weight_name), as_doubles(bias, bias_name)};
 }
 
+// The maps before a member's last one: stage_K_0, stage_K_1, ...
+void read_earlier_maps(const NpzArrays& arrays, int member, DType dtype, distill::ProbeInput& input) {
+  std::vector<distill::ProbeMap> maps;
+  for (int i = 0;; ++i) {
+    const std::string name = fmt::format("stage_{}_{}", member, i);
+    if (arrays.count(name) == 0) break;
+    const NpyArray& map = require(arrays, name, 4);
+    if (map.dtype != dtype)
+      throw Error(ErrorKind::kInput, fmt::format("array '{}' differs in type from 'logits_0'", name), "");
+    maps.push_back({map.shape[1], map.shape[2], map.shape[3], as_doubles(map, name)});
+  }
+  if (maps.empty() && input.earlier.empty()) return;
+  input.earlier.resize(static_cast<std::size_t>(member));  // of those without any
+  input.earlier.push_back(std::move(maps));
+}
+
 // Doubles are computed in double, floats in float: logits_0 decides.
 distill::ProbeInput read_input(const NpzArrays& arrays) {
   distill::ProbeInput input;
@@ -104,6 +120,7 @@ distill::ProbeInput read_input(const NpzArrays& arrays) {
       throw Error(ErrorKind::kInput, fmt::format("array '{}' differs in type from 'logits_0'", map_name), "");
     }
     input.features.push_back({map.shape[1], map.shape[2], map.shape[3], as_doubles(map, map_name)});
+    read_earlier_maps(arrays, k, first.dtype, input);
     if (arrays.count(fmt::format("weight_{}", k)) + arrays.count(fmt::format("bias_{}", k)) == 0) continue;
     input.classifiers.push_back(read_classifier(arrays, k, input.classes, map.shape[1]));
   }
@@ -157,6 +174,11 @@ OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeO
     const distill::ProbeMap& map = input.features[k];
     arrays.add(fmt::format("grad_features_{}", k), {input.rows, map.channels, map.height, map.width},
                output.grad_features[k]);
+    for (std::size_t i = 0; !output.grad_earlier.empty() && i < output.grad_earlier[k].size(); ++i) {
+      const distill::ProbeMap& stage = input.earlier[k][i];
+      arrays.add(fmt::format("grad_stage_{}_{}", k, i),
+                 {input.rows, stage.channels, stage.height, stage.width}, output.grad_earlier[k][i]);
+    }
     if (output.grad_classifiers.empty()) continue;
     arrays.add(fmt::format("grad_weight_{}", k), {input.classes, map.channels},
                output.grad_classifiers[k].weight);
@@ -230,12 +252,13 @@ CommandSpec loss_command() {
   }
   spec.flags.push_back(
       {"--in", "-i", "IN.npz",
-       "logits_K, labels, and where the method wants them features_K, weight_K, bias_K; float32 is "
-       "computed in f32, float64 in double; member 0 is the teacher of methods with fixed roles",
+       "logits_K, labels, and where the method wants them features_K (the last map), stage_K_0, stage_K_1, "
+       "... (those before it), weight_K, bias_K; float32 is computed in f32, float64 in double; member 0 is "
+       "the teacher of methods with fixed roles",
        "Run"});
   spec.flags.push_back(
       {"--out", "-o", "OUT.npz",
-       "loss_K, grad_logits_K, grad_features_K, grad_weight_K, grad_bias_K, the method's own "
+       "loss_K, grad_logits_K, grad_features_K, grad_stage_K_J, grad_weight_K, grad_bias_K, the method's own "
        "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, step_mask, target",
        "Output"});
   spec.flags.push_back(json_flag());

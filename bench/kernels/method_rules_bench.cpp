@@ -1,9 +1,10 @@
 // What methods do with the logits of two networks beside the common loss: a shared target from weights, the
-// weights that fit the labels best, the decision of switched teaching, decoupled distillation. Batch 128,
-// CIFAR-100 and ImageNet. Bytes from the formulas of the headers, logits counted once; simplex_fit computes
-// more than it reads.
+// weights that fit the labels best, the decision of switched teaching, decoupled distillation,
+// standardisation. Batch 128, CIFAR-100 and ImageNet. Bytes from the formulas of the headers, logits counted
+// once; simplex_fit computes more than it reads.
 #include "bench/support/device_bench.h"
 #include "kernels/dkd_loss.h"
+#include "kernels/logit_standardise.h"
 #include "kernels/simplex_fit.h"
 #include "kernels/switch_rule.h"
 #include "kernels/weighted_target.h"
@@ -80,11 +81,38 @@ void decoupled(benchmark::State& state, Mode mode) {
   });
 }
 
+void standardised(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 2 * b.logits}, [&](auto, Memory& memory) {
+    const LogitStandardiseArgs args{.rows = b.shape.rows,
+                                    .classes = b.shape.classes,
+                                    .factor = 2.5,
+                                    .logits = memory.normals<float>(b.count(), 2),
+                                    .standardised = memory.empty<float>(b.count())};
+    return [args](auto stream) { logit_standardise(stream, args); };
+  });
+}
+
+void standardised_backward(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 3 * b.logits}, [&](auto, Memory& memory) {
+    const LogitStandardiseBackwardArgs args{.rows = b.shape.rows,
+                                            .classes = b.shape.classes,
+                                            .factor = 2.5,
+                                            .logits = memory.normals<float>(b.count(), 2),
+                                            .grad_standardised = memory.normals<float>(b.count()),
+                                            .grad_logits = memory.empty<float>(b.count())};
+    return [args](auto stream) { logit_standardise_backward(stream, args); };
+  });
+}
+
 const auto kSizes = [](auto* b) { b->ArgNames({"rows", "classes"})->Args({128, 100})->Args({128, 1000}); };
 
 [[maybe_unused]] const bool registered =
     bench::add("weighted_target", &weighted, kSizes) && bench::add("simplex_fit", &fit, kSizes) &&
-    bench::add("switch_rule", &switched, kSizes) && bench::add("dkd_loss", &decoupled, kSizes);
+    bench::add("switch_rule", &switched, kSizes) && bench::add("dkd_loss", &decoupled, kSizes) &&
+    bench::add("logit_standardise", &standardised, kSizes) &&
+    bench::add("logit_standardise_backward", &standardised_backward, kSizes);
 
 }  // namespace
 }  // namespace cohort::kernels

@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cmath>
 
-#include "core/dispatch.h"
 #include "core/ops/attention_reweight.h"
 #include "core/ops/cohort_loss.h"
 #include "core/ops/feature_l2.h"
@@ -16,7 +15,7 @@
 #include "core/ops/pointwise.h"
 #include "core/ops/pool.h"
 #include "distill/adapters.h"
-#include "kernels/pointwise.h"
+#include "distill/logit_loss.h"
 
 namespace cohort::distill {
 namespace {
@@ -144,14 +143,10 @@ class AdmTerms final : public Method {
     adapters_.materialize(ctx);
   }
 
-  ParameterSet* extra_parameters(int member) override {
-    ParameterSet* const own = adapters_.of(member);
-    ParameterSet* const base = base_->extra_parameters(member);
-    if (own != nullptr && base != nullptr) {
-      throw Error(ErrorKind::kUsage, "adm needs adapters here, and the method has parameters of its own",
-                  "networks whose last maps have the same shape need no adapters");
-    }
-    return own != nullptr ? own : base;
+  std::vector<ParameterSet*> extra_parameters(int member) override {
+    std::vector<ParameterSet*> sets = base_->extra_parameters(member);
+    for (ParameterSet* own : adapters_.of(member)) sets.push_back(own);
+    return sets;
   }
 
   // The weight maps are made before the networks part again: both sides of a pair read them.
@@ -316,14 +311,7 @@ class AdmTerms final : public Method {
   // Adds a term's weighted value to the member's loss.
   static void book(Context& ctx, StepView& view, int member, const Tensor& weight, const Tensor& value,
                    const Tensor& weighted) {
-    const Tensor loss = ops::entry(view.report.loss, member);
-    on_device(ctx, [&](auto stream) {
-      kernels::scale(stream, {.dtype = loss.dtype,
-                              .count = 1,
-                              .x = weighted.data,
-                              .y = loss.data,
-                              .mode = GradMode::kAccumulate});
-    });
+    add_to_loss(ctx, view, member, weighted);
     view.report.feature_terms.push_back({member, weight, value});
   }
 

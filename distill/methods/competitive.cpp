@@ -115,7 +115,7 @@ class Competitive final : public Method {
     adapters_.materialize(ctx);
   }
 
-  ParameterSet* extra_parameters(int member) override { return adapters_.of(member); }
+  std::vector<ParameterSet*> extra_parameters(int member) override { return adapters_.of(member); }
 
   void losses(Context& ctx, StepView& view) override {
     const ops::LossSelection selection =

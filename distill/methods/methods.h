@@ -17,6 +17,8 @@ MethodInfo kdcl_general_info();
 MethodInfo competitive_info();
 MethodInfo switokd_info();
 MethodInfo dkd_info();
+MethodInfo fitnet_info();
+MethodInfo shake_info();
 MethodInfo adm_info();
 
 AdditionInfo adm_addition();

@@ -169,6 +169,29 @@ TEST_P(Golden, Dkd) {
   expect(out.grad_logits[0], Values(6, 0.0), "a frozen teacher has no gradient");
 }
 
+TEST_P(Golden, FitNet) {
+  const ProbeOutput out = run("fitnet", {kZ1, kZ2}, {{"fitnet.regressor", "identity"}}, /*features=*/true);
+  EXPECT_NEAR(out.loss[1], 0.707557 + 13.28125, 5 * tolerance());
+  expect(out.grad_logits[1], kCe2, "student");
+  expect(out.grad_features[1], {-2.5, 7.5, -10, -2.5, 2.5, -6.25, 15, -15}, "dL/dF2");
+  expect(out.grad_features[0], Values(8, 0.0), "a frozen teacher has no gradient");
+}
+
+// The shadow's logits are given: those of the third network.
+TEST_P(Golden, Shake) {
+  const ProbeOutput out = run("shake", {kZ1, kZ2, kZ3}, {{"shake.shadow", "net"}});
+  EXPECT_NEAR(out.loss[1], 0.646005 + 2.959603, 5 * tolerance());
+  EXPECT_NEAR(out.loss[2], 3.767125 + 0.003856 + 11.045071, 10 * tolerance());
+  EXPECT_NEAR(out.loss[1] + out.loss[2], 18.421660, 10 * tolerance());
+  expect(out.grad_logits[1], {-4.464873, 0.525279, 3.939594, -0.403865, -0.942352, 1.346217}, "dL/dz_s");
+  expect(out.grad_logits[2], {0.165028, -2.145349, 1.980321, -5.813933, -2.180219, 7.994152}, "dL/dz_h");
+  expect(out.grad_logits[0], Values(6, 0.0), "a frozen teacher has no gradient");
+  const ProbeOutput taught =
+      run("shake", {kZ1, kZ2, kZ3}, {{"shake.shadow", "net"}, {"shake.a", "1"}, {"shake.b", "0"}});
+  EXPECT_NEAR(taught.loss[1], 0.646005 + 9.182586, 5 * tolerance());
+  EXPECT_EQ(taught.loss[2], 0);
+}
+
 TEST_P(Golden, SwitOkdPair) {
   const ProbeOutput expert = run("switokd", {kZ1, kZ2});
   EXPECT_EQ(expert.step_mask, (Values{0, 1}));

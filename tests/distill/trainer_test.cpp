@@ -32,8 +32,9 @@ INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, testing::ValuesIn(test::method_na
 
 // Its teacher knows nothing here: what it has to say must not drown the labels.
 std::vector<std::pair<std::string, std::string>> settings_to_learn(const std::string& method) {
-  if (method != "dkd") return {};
-  return {{"dkd.warmup", "0"}, {"dkd.alpha", "0.1"}, {"dkd.beta", "0.1"}};
+  if (method == "dkd") return {{"dkd.warmup", "0"}, {"dkd.alpha", "0.1"}, {"dkd.beta", "0.1"}};
+  if (method == "shake") return {{"shake.b", "0.02"}};
+  return {};
 }
 
 TEST_P(EveryMethod, LearnsAndRepeatsForAnyNumberOfThreads) {
