@@ -11,6 +11,7 @@
 
 #include "kernels/perturb.h"
 #include "tests/kernels/perturb_fixture.h"
+#include "tests/support/statistics.h"
 #include "tests/support/tolerance.h"
 
 namespace cohort::kernels {
@@ -19,30 +20,14 @@ namespace {
 class PerturbPlan : public test::DeviceTest {};
 COHORT_INSTANTIATE_DEVICES(PerturbPlan);
 
-double chi_square(const std::vector<int>& counts) {
-  const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
-  double sum = 0.0;
-  for (const int count : counts) sum += (count - mean) * (count - mean) / mean;
-  return sum;
-}
-
-// 1e-6 quantile by Wilson and Hilferty.
 void expect_uniform(const std::vector<int>& counts) {
-  const double k = static_cast<double>(counts.size() - 1);
-  EXPECT_LT(chi_square(counts), k * std::pow(1 - 2 / (9 * k) + 4.75 * std::sqrt(2 / (9 * k)), 3.0));
+  EXPECT_TRUE(test::counts_are_uniform(counts));
 }
 
-void expect_uniform(std::vector<double> values, double low, double high) {
-  std::sort(values.begin(), values.end());
-  double distance = 0.0;
-  const double n = static_cast<double>(values.size());
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const double cdf = (values[i] - low) / (high - low);
-    distance = std::max({distance, cdf - static_cast<double>(i) / n, static_cast<double>(i + 1) / n - cdf});
-  }
-  EXPECT_LT(distance, 2.69 / std::sqrt(n));  // Kolmogorov and Smirnov, 1e-6
-  EXPECT_GE(values.front(), low - 1e-6);
-  EXPECT_LE(values.back(), high + 1e-6);
+void expect_uniform(const std::vector<double>& values, double low, double high) {
+  EXPECT_TRUE(test::values_are_uniform(values, low, high));
+  EXPECT_GE(*std::min_element(values.begin(), values.end()), low - 1e-6);
+  EXPECT_LE(*std::max_element(values.begin(), values.end()), high + 1e-6);
 }
 
 TEST(PerturbDraws, MembersAndOperationsAreUniformAndIndependent) {
