@@ -88,12 +88,11 @@ __global__ __launch_bounds__(kBlock) void stem_sums_kernel(Stem s, const bf16* x
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * s.chunk;
   const std::int64_t end = begin + s.chunk < s.positions ? begin + s.chunk : s.positions;
   for (std::int64_t tile = begin; tile < end; tile += kPositions) {
-    __syncthreads();  // the tile before has been read, the taps are written
     if (thread < kPositions) {
       const Corner corner = corner_of(s, tile + thread, end);
       corners[thread] = corner;
     }
-    __syncthreads();
+    __syncthreads();  // also: the tile before has been read, the taps are written
     for (int p = warp; p < kPositions; p += kBlock / kWarp) {
       const Corner corner = corners[p];
       for (int f = lane; f < s.filter; f += kWarp) {

@@ -53,10 +53,17 @@ def device_sources():
     return sorted(ROOT.glob("kernels/*_cuda.cu")) + sorted(ROOT.glob("kernels/cuda/*.cu"))
 
 
+def tests_of(source):
+    folder = ROOT / "tests/kernels"
+    if source.parent.name == "kernels":
+        return set(folder.glob(f"{source.name.removesuffix('_cuda.cu')}*_test.cpp"))
+    named = {test for word in source.stem.split("_") for test in folder.glob(f"{word}*_test.cpp")}
+    return named or set(folder.glob("*_test.cpp"))
+
+
 def test_filter(sources):
-    """The cases on the emulated device of the tests of these sources: of their stems, or all."""
-    stems = [source.name.removesuffix("_cuda.cu") if source.parent.name == "kernels" else "" for source in sources]
-    tests = {test for stem in stems for test in (ROOT / "tests/kernels").glob(f"{stem}*_test.cpp")}
+    """The cases on the emulated device of the tests of these sources."""
+    tests = set().union(*map(tests_of, sources))
     suites = {suite for test in tests for suite in re.findall(r"^(?:TYPED_TEST|TEST_P)\((\w+),", test.read_text(), re.M)}
     return ":".join(f"*{suite}*emulated*" for suite in sorted(suites))
 
