@@ -8,31 +8,12 @@
 #include "core/ops/attention_reweight.h"
 #include "core/ops/pixel_cosine.h"
 #include "distill/adapters.h"
-#include "kernels/augment.h"
+#include "distill/pixels.h"
 
 namespace cohort::distill {
 namespace {
 
 constexpr std::int64_t kBatch = 64;
-
-// Normalised pixels, (N, H, W, C), as evaluation sees them.
-std::vector<double> pixels_of(const ImageSet& images) {
-  std::vector<double> values(static_cast<std::size_t>(images.size() * images.image_bytes()));
-  std::vector<std::int32_t> indices(static_cast<std::size_t>(images.size()));
-  std::iota(indices.begin(), indices.end(), 0);
-  void* const batches[] = {values.data()};
-  kernels::augment(CpuStream{}, {.images = images.images.data(),
-                                 .indices = indices.data(),
-                                 .batches = batches,
-                                 .batch_size = images.size(),
-                                 .height = images.height,
-                                 .width = images.width,
-                                 .channels = images.channels,
-                                 .dtype = DType::f64,
-                                 .options = kernels::kNoAugment,
-                                 .normalisation = images.normalisation});
-  return values;
-}
 
 Tensor last_map(Context& ctx, const Cohort::Member& member, const Tensor& x) {
   return member.network->forward(ctx, x, {.training = false, .preactivation = true}).stages_pre.back();

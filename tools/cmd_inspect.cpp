@@ -6,6 +6,7 @@
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/inspect_charts.h"
+#include "tools/inspect_diswot.h"
 #include "tools/inspect_similarity.h"
 #include "tools/messages.h"
 #include "tools/run_records.h"
@@ -190,6 +191,7 @@ int run_inspect(const Arguments& arguments) {
   if (what == "similarity") return inspect_similarity(arguments);
   if (what == "calibration") return inspect_calibration(arguments);
   if (what == "teachers") return inspect_teachers(arguments);
+  if (what == "diswot") return inspect_diswot(arguments);
   return inspect_run(arguments);
 }
 
@@ -200,10 +202,12 @@ CommandSpec inspect_command() {
   spec.name = "inspect";
   spec.summary =
       "a model's layers, a weight file, a data set, a run: its records, where two networks look alike, "
-      "calibration, who taught";
-  spec.verbs = {"model", "weights", "data", "run", "similarity", "calibration", "teachers"};
+      "calibration, who taught, which student suits a teacher";
+  spec.verbs = {"model", "weights", "data", "run", "similarity", "calibration", "teachers", "diswot"};
   spec.positionals =
-      "model NAME | weights FILE | data NAME | run FOLDER | similarity RUN | calibration RUN | teachers RUN";
+      "model NAME | weights FILE | data NAME | run FOLDER | similarity RUN | calibration RUN | teachers RUN "
+      "| "
+      "diswot NAME[,NAME...]";
   spec.min_positionals = 2;
   spec.max_positionals = 2;
   spec.examples = {
@@ -215,7 +219,9 @@ CommandSpec inspect_command() {
       {"cohort inspect calibration runs/first --split val -o reliability.svg",
        "how often the networks are right where they are so sure, in 15 bins"},
       {"cohort inspect teachers runs/first --window 100",
-       "who taught, and when teachers paused, per 100 steps (competitive, switokd)"}};
+       "who taught, and when teachers paused, per 100 steps (competitive, switokd)"},
+      {"cohort inspect diswot resnet8,resnet14,wrn_16_2 --teacher resnet32",
+       "students ranked without training"}};
   for (const FlagSpec& flag : setting_flags()) {
     for (const char* wanted : {"--config", "--set", "--data-root", "--seed", "--threads"}) {
       if (flag.name == wanted) spec.flags.push_back(flag);
@@ -226,6 +232,7 @@ CommandSpec inspect_command() {
                                      json_flag()};
   spec.flags.insert(spec.flags.end(), own.begin(), own.end());
   for (const FlagSpec& flag : similarity_flags()) spec.flags.push_back(flag);
+  for (const FlagSpec& flag : diswot_flags()) spec.flags.push_back(flag);
   for (const FlagSpec& flag : chart_flags()) spec.flags.push_back(flag);
   spec.run = run_inspect;
   return spec;

@@ -1,11 +1,14 @@
 // What methods do with the logits of two networks beside the common loss: a shared target from weights, the
 // weights that fit the labels best, the decision of switched teaching, decoupled distillation,
-// standardisation. Batch 128, CIFAR-100 and ImageNet. Bytes from the formulas of the headers, logits counted
-// once; simplex_fit computes more than it reads.
+// standardisation, DisWOT's distances. Batch 128, CIFAR-100 and ImageNet. Bytes from the formulas of the
+// headers, logits counted once; simplex_fit computes more than it reads.
 #include "bench/support/device_bench.h"
 #include "kernels/dkd_loss.h"
 #include "kernels/logit_standardise.h"
+#include "kernels/relation_loss.h"
+#include "kernels/semantic_loss.h"
 #include "kernels/simplex_fit.h"
+#include "kernels/softmax_residual.h"
 #include "kernels/switch_rule.h"
 #include "kernels/weighted_target.h"
 
@@ -106,13 +109,73 @@ void standardised_backward(benchmark::State& state, Mode mode) {
   });
 }
 
+// Relations of a batch's samples; semantics of its classes over 256 channels.
+void relations(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  const std::int64_t rows = b.shape.rows;
+  bench::measure(state, mode, {.bytes = 12.0 * static_cast<double>(rows * rows)},
+                 [&](auto stream, Memory& memory) {
+                   const RelationLossArgs args{.rows = rows,
+                                               .student = memory.normals<float>(rows * rows),
+                                               .teacher = memory.normals<float>(rows * rows),
+                                               .weight = memory.filled<float>(1, 1),
+                                               .grad_student = memory.empty<float>(rows * rows),
+                                               .value = memory.empty<float>(1)};
+                   const Workspace workspace = memory.workspace(relation_loss_workspace(stream, rows));
+                   return [args, workspace](auto on) { relation_loss(on, args, workspace); };
+                 });
+}
+
+void semantics(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  const std::int64_t classes = b.shape.classes, channels = 256, count = classes * channels;
+  bench::measure(state, mode, {.bytes = 12.0 * static_cast<double>(count)}, [&](auto stream, Memory& memory) {
+    const SemanticLossArgs args{.classes = classes,
+                                .channels = channels,
+                                .student = memory.normals<float>(count),
+                                .teacher = memory.normals<float>(count),
+                                .weight = memory.filled<float>(1, 1),
+                                .grad_student = memory.empty<float>(count),
+                                .value = memory.empty<float>(1)};
+    const Workspace workspace = memory.workspace(semantic_loss_workspace(stream, classes));
+    return [args, workspace](auto on) { semantic_loss(on, args, workspace); };
+  });
+}
+
+void residual(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 2 * b.logits}, [&](auto, Memory& memory) {
+    const SoftmaxResidualArgs args{.rows = b.shape.rows,
+                                   .classes = b.shape.classes,
+                                   .logits = memory.normals<float>(b.count(), 2),
+                                   .labels = memory.integers<std::int32_t>(b.shape.rows, b.shape.classes),
+                                   .residual = memory.empty<float>(b.count())};
+    return [args](auto stream) { softmax_residual(stream, args); };
+  });
+}
+
+void residual_backward(benchmark::State& state, Mode mode) {
+  const Batch b(state);
+  bench::measure(state, mode, {.bytes = 3 * b.logits}, [&](auto, Memory& memory) {
+    const SoftmaxResidualBackwardArgs args{.rows = b.shape.rows,
+                                           .classes = b.shape.classes,
+                                           .logits = memory.normals<float>(b.count(), 2),
+                                           .grad_residual = memory.normals<float>(b.count()),
+                                           .grad_logits = memory.empty<float>(b.count())};
+    return [args](auto stream) { softmax_residual_backward(stream, args); };
+  });
+}
+
 const auto kSizes = [](auto* b) { b->ArgNames({"rows", "classes"})->Args({128, 100})->Args({128, 1000}); };
 
 [[maybe_unused]] const bool registered =
     bench::add("weighted_target", &weighted, kSizes) && bench::add("simplex_fit", &fit, kSizes) &&
     bench::add("switch_rule", &switched, kSizes) && bench::add("dkd_loss", &decoupled, kSizes) &&
     bench::add("logit_standardise", &standardised, kSizes) &&
-    bench::add("logit_standardise_backward", &standardised_backward, kSizes);
+    bench::add("logit_standardise_backward", &standardised_backward, kSizes) &&
+    bench::add("relation_loss", &relations, kSizes) && bench::add("semantic_loss", &semantics, kSizes) &&
+    bench::add("softmax_residual", &residual, kSizes) &&
+    bench::add("softmax_residual_backward", &residual_backward, kSizes);
 
 }  // namespace
 }  // namespace cohort::kernels

@@ -3,16 +3,10 @@
 #include <fmt/format.h>
 
 #include "core/dispatch.h"
-#include "kernels/matmul.h"
+#include "core/ops/matmul.h"
 
 namespace cohort::ops {
 namespace {
-
-void run(Context& ctx, kernels::MatmulArgs args) {
-  args.workspace =
-      ctx.workspace(on_device(ctx, [&](auto stream) { return kernels::matmul_workspace(stream, args); }));
-  on_device(ctx, [&](auto stream) { kernels::matmul(stream, args); });
-}
 
 struct LinearNode final : Node {
   Tensor x, weight, bias;
@@ -26,24 +20,24 @@ struct LinearNode final : Node {
     const std::int64_t c = x.shape[1];
     const std::int64_t k = weight.shape[0];
     if (const GradTarget target = ctx.grad_target(x)) {
-      run(ctx, {.shape = {.m = n, .n = c, .k = k},
-                .a_dtype = grad_y.dtype,
-                .b_dtype = weight.dtype,
-                .c_dtype = target.grad.dtype,
-                .a = grad_y.data,
-                .b = weight.data,
-                .c = target.grad.data,
-                .mode = target.mode});
+      matmul(ctx, {.shape = {.m = n, .n = c, .k = k},
+                   .a_dtype = grad_y.dtype,
+                   .b_dtype = weight.dtype,
+                   .c_dtype = target.grad.dtype,
+                   .a = grad_y.data,
+                   .b = weight.data,
+                   .c = target.grad.data,
+                   .mode = target.mode});
     }
     if (const GradTarget target = ctx.grad_target(weight)) {
-      run(ctx, {.shape = {.m = k, .n = c, .k = n, .transpose_a = true},
-                .a_dtype = grad_y.dtype,
-                .b_dtype = x.dtype,
-                .c_dtype = target.grad.dtype,
-                .a = grad_y.data,
-                .b = x.data,
-                .c = target.grad.data,
-                .mode = target.mode});
+      matmul(ctx, {.shape = {.m = k, .n = c, .k = n, .transpose_a = true},
+                   .a_dtype = grad_y.dtype,
+                   .b_dtype = x.dtype,
+                   .c_dtype = target.grad.dtype,
+                   .a = grad_y.data,
+                   .b = x.data,
+                   .c = target.grad.data,
+                   .mode = target.mode});
     }
     if (const GradTarget target = ctx.grad_target(bias)) {
       kernels::ColumnSumArgs args{.rows = n,
@@ -72,14 +66,14 @@ Tensor linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor&
                                bias.empty() ? "none" : bias.shape.to_string()));
   }
   const Tensor y = ctx.variable({x.shape[0], weight.shape[0]}, accumulator_of(x.dtype));
-  run(ctx, {.shape = {.m = x.shape[0], .n = weight.shape[0], .k = x.shape[1], .transpose_b = true},
-            .a_dtype = x.dtype,
-            .b_dtype = weight.dtype,
-            .c_dtype = y.dtype,
-            .a = x.data,
-            .b = weight.data,
-            .bias = bias.data,
-            .c = y.data});
+  matmul(ctx, {.shape = {.m = x.shape[0], .n = weight.shape[0], .k = x.shape[1], .transpose_b = true},
+               .a_dtype = x.dtype,
+               .b_dtype = weight.dtype,
+               .c_dtype = y.dtype,
+               .a = x.data,
+               .b = weight.data,
+               .bias = bias.data,
+               .c = y.data});
   if (ctx.recording()) ctx.push(LinearNode(y, x, weight, bias));
   return y;
 }

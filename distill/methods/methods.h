@@ -19,6 +19,7 @@ MethodInfo switokd_info();
 MethodInfo dkd_info();
 MethodInfo fitnet_info();
 MethodInfo shake_info();
+MethodInfo diswot_info();
 MethodInfo adm_info();
 
 AdditionInfo adm_addition();

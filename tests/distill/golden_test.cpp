@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core/gradcheck.h"
 #include "distill/method_probe.h"
 
 namespace cohort::distill {
@@ -190,6 +191,32 @@ TEST_P(Golden, Shake) {
       run("shake", {kZ1, kZ2, kZ3}, {{"shake.shadow", "net"}, {"shake.a", "1"}, {"shake.b", "0"}});
   EXPECT_NEAR(taught.loss[1], 0.646005 + 9.182586, 5 * tolerance());
   EXPECT_EQ(taught.loss[2], 0);
+}
+
+TEST_P(Golden, DisWot) {
+  const auto loss = [&](const char* relation, const char* semantic) {
+    return run("diswot", {kZ1, kZ2}, {{"diswot.b", "0"}, {"diswot.l1", relation}, {"diswot.l2", semantic}},
+               true)
+        .loss[1];
+  };
+  EXPECT_NEAR(loss("0", "0"), 0.707557, tolerance());
+  EXPECT_NEAR(loss("1", "0"), 0.707557 + 0.016509, tolerance());
+  EXPECT_NEAR(loss("0", "1"), 0.707557 + 0.714800, 2 * tolerance());
+  const ProbeOutput out = run("diswot", {kZ1, kZ2}, {}, true);
+  EXPECT_NEAR(out.loss[1], 0.707557 + 0.884098 + 0.016509 + 0.714800, 3 * tolerance());
+  expect(out.grad_features[0], Values(8, 0.0), "a frozen teacher has no gradient");
+  expect(out.grad_logits[0], Values(6, 0.0), "nor its logits");
+}
+
+TEST(DisWot, GradientsAreThoseOfTheLoss) {
+  const MethodInfo& info = find_method("diswot");
+  ProbeInput in{.rows = 2, .classes = 3, .logits = {kZ1, kZ2}, .labels = {0, 1}};
+  in.features = {{2, 1, 2, kF1}, {2, 1, 2, kF2}};
+  const auto run = [&] { return probe_method(*info.make(MethodOptions(info.options)), in); };
+  const ProbeOutput at = run();
+  const auto loss = [&] { return run().loss[1]; };
+  EXPECT_EQ(gradcheck(loss, in.logits[1].data(), 6, at.grad_logits[1]), "");
+  EXPECT_EQ(gradcheck(loss, in.features[1].values.data(), 8, at.grad_features[1]), "");
 }
 
 TEST_P(Golden, SwitOkdPair) {

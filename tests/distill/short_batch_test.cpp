@@ -103,7 +103,7 @@ double worst_difference(const std::vector<double>& a, const std::vector<double>&
 
 TEST(ShortBatch, PaddingTrainsNothing) {
   for (const char* method : {"independent", "kd", "dml", "kdcl-minlogit", "kdcl-mean", "kdcl-linear",
-                             "kdcl-general", "switokd", "competitive", "fitnet", "shake"}) {
+                             "kdcl-general", "switokd", "competitive", "fitnet", "shake", "diswot"}) {
     const StepResult alone = step(method, kValid);
     const StepResult padded = step(method, kValid + 3);
     SCOPED_TRACE(method);

@@ -237,6 +237,29 @@ def shake(case, option):
     return losses
 
 
+def diswot(case, option):
+    case.frozen = {0}
+    a, b, T, l1, l2 = (option(f"diswot.{key}") for key in ("a", "b", "T", "l1", "l2"))
+
+    def relations(f):
+        flat = f.flatten(1)
+        return F.normalize(flat @ flat.T, dim=1)
+
+    def semantics(z, pooled):
+        residual = (F.softmax(z, 1) - F.one_hot(case.y, case.classes)) / case.rows
+        g = residual.T @ pooled
+        return F.normalize(g[:, :, None] * g[:, None, :], dim=2, eps=0)
+    g_size = case.classes * case.f[0].shape[1]
+    losses, teacher, t_pooled = [ce(case, 0)], case.f[0].detach(), case.f[0].detach().mean((2, 3))
+    for k in case.members[1:]:
+        pooled, adapter = case.f[k].mean((2, 3)), case.parameter(k, "adapter.0.0.weight")
+        pooled = pooled if adapter is None else pooled @ adapter[:, :, 0, 0].T
+        r = ((relations(teacher) - relations(case.f[k])) ** 2).sum() / case.rows ** 2
+        distance = semantics(case.z[0].detach(), t_pooled) - semantics(case.z[k], pooled)
+        losses.append(a * ce(case, k) + b * kl(soft(case.z[0], T), case.z[k], T) + l1 * r + l2 * (distance ** 2).sum() / g_size)
+    return losses
+
+
 def match(case, student, teacher):
     """Both maps at the smaller size, the student's through the adapter where channels differ."""
     s, t = case.f[student], case.f[teacher].detach()
@@ -360,6 +383,10 @@ def halving(rng, case):
     return [[(int(rng.integers(1, 12)), s) for s in sides] for _ in case.members]
 
 
+def wide(rng, case):
+    return [[(int(rng.integers(2, 20)), int(rng.integers(1, 6)))] for _ in case.members]
+
+
 KDCL = {"kdcl.T": between(0.5, 5), "kdcl.lambda": between(0, 3)}
 ADM = {"adm.alpha": between(0.01, 2), "adm.beta": between(0.01, 2), "adm.gamma": between(0, 2), "adm.T": between(0.5, 4),
        "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu"),
@@ -386,6 +413,10 @@ METHODS = {
     "shake (net)": dict(losses=shake, members=(3, 3), classes=3, fixed={"shake.shadow": "net"},
                         options={"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2),
                                  "shake.T": between(0.5, 6), "shake.ln": pick(True, False)}),
+    # One sample or one channel: directions are all the same, and gradients the rest of a cancellation.
+    "diswot": dict(losses=diswot, rows=(2, 19), shapes=wide, most_classes=60,
+                   options={"diswot.a": between(0, 2), "diswot.b": between(0, 2), "diswot.T": between(0.5, 6),
+                            "diswot.l1": between(0.01, 2), "diswot.l2": between(0.01, 2)}),
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
@@ -403,7 +434,7 @@ class Case:
         self.members = list(range(self.m))
         low, high = spec.get("rows", (1, 19))
         self.rows = int(rng.integers(low, high + 1))
-        self.classes = int(np.exp(rng.uniform(np.log(spec.get("classes", 2)), np.log(1001))))
+        self.classes = int(np.exp(rng.uniform(np.log(spec.get("classes", 2)), np.log(spec.get("most_classes", 1000) + 1))))
         self.frozen = set()
         self.answer = None
         self.doubtful = False  # a rule may set it: the answer depends on the last digits
@@ -467,6 +498,8 @@ def run_cohort(binary, method, add, options, arrays, folder):
 def difference(ours, theirs):
     theirs = np.zeros_like(ours) if theirs is None else theirs
     scale = max(np.abs(theirs).max(), np.abs(ours).max(), 1e-300)
+    if scale < 1e-13:  # zero, where one of the two sums what cancels
+        return 0.0
     return float(np.abs(ours - theirs).max() / max(scale, 1e-12))
 
 

@@ -408,7 +408,8 @@ TEST(Train, EveryMethod) {
       const std::string run = name + (three ? "3" : "2");
       std::vector<std::string> words = tiny(
           {"--method", name, "--out", run, "--precision", three ? "bf16" : "f32", "-s", "data.augment=none"});
-      const bool frozen_teacher = std::set<std::string>{"kd", "dkd", "fitnet", "shake"}.count(name) > 0;
+      const bool frozen_teacher =
+          std::set<std::string>{"kd", "dkd", "fitnet", "shake", "diswot"}.count(name) > 0;
       if (frozen_teacher) words.insert(words.end(), {"--init", "a=teacher/checkpoints/last/a.safetensors"});
       if (three) words.insert(words.end(), {"--net", "resnet8", "-s", "distill.icl=true"});
       const RunResult result = run_cohort(words, folder.path());
