@@ -260,12 +260,12 @@ def diswot(case, option):
     return losses
 
 
-def match(case, student, teacher):
+def match(case, student, teacher, of=""):
     """Both maps at the smaller size, the student's through the adapter where channels differ."""
     s, t = case.f[student], case.f[teacher].detach()
     size = [min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3])]
     s, t = (F.adaptive_avg_pool2d(x, size) if list(x.shape[2:]) != size else x for x in (s, t))
-    adapter = case.parameter(student, f"adapter.{teacher}.0.weight")
+    adapter = case.parameter(student, f"{of}adapter.{teacher}.0.weight")
     return (F.conv2d(s, adapter) if adapter is not None else s), t
 
 
@@ -302,7 +302,8 @@ def weight_maps(similarity, size):
     return normalised(1 + similarity), normalised(1 - similarity)
 
 
-def adm_terms(case, option, losses, frozen=frozenset()):
+def adm_terms(case, option, losses, frozen=frozenset(), of=""):
+    """`of`: "2." where the method has parts of its own before those of the addition."""
     preact, form, T = option("adm.preact"), option("adm.co_form"), option("adm.T")
     offline = bool(frozen)
     setting = (1, 0, 0) if offline else (0.01, 0.01, 1)
@@ -320,7 +321,7 @@ def adm_terms(case, option, losses, frozen=frozenset()):
     losses = list(losses)
     for s in students:
         for t in teachers:
-            s_map, t_map = match(case, s, t)
+            s_map, t_map = match(case, s, t, of)
             dots = (s_map * t_map).sum(1)
             norms = (s_map.norm(dim=1) * t_map.norm(dim=1)).clamp_min(1e-8)
             similarity = (dots / norms).detach()
@@ -345,6 +346,14 @@ def adm(case, option):
 def kd_with_adm(case, option):
     losses = kd(case, option)
     return adm_terms(case, option, losses, frozen=case.frozen)
+
+
+def shake_with_adm(case, option):
+    return adm_terms(case, option, shake(case, option), frozen=case.frozen, of="2.")
+
+
+def diswot_with_adm(case, option):
+    return adm_terms(case, option, diswot(case, option), frozen=case.frozen, of="2.")
 
 
 # --- what each method is given ------------------------------------------------------------------------------------------------
@@ -384,7 +393,7 @@ def halving(rng, case):
 
 
 def wide(rng, case):
-    return [[(int(rng.integers(2, 20)), int(rng.integers(1, 6)))] for _ in case.members]
+    return [[(int(rng.integers(2, 20)), 2 ** int(rng.integers(0, 3)))] for _ in case.members]
 
 
 KDCL = {"kdcl.T": between(0.5, 5), "kdcl.lambda": between(0, 3)}
@@ -392,6 +401,11 @@ ADM = {"adm.alpha": between(0.01, 2), "adm.beta": between(0.01, 2), "adm.gamma":
        "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu"),
        "adm.preact": pick(True, False), "adm.teachers": roles}
 DML = {"dml.norm": pick("mean", "sum"), "dml.T": between(0.5, 5), "dml.lambda": between(0, 3)}
+OFFLINE_ADM = {**{k: v for k, v in ADM.items() if k != "adm.teachers"}, "adm.gamma": between(0.1, 2)}
+SHAKE = {"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2), "shake.T": between(0.5, 6),
+         "shake.ln": pick(True, False)}
+DISWOT = {"diswot.a": between(0, 2), "diswot.b": between(0, 2), "diswot.T": between(0.5, 6), "diswot.l1": between(0.01, 2),
+          "diswot.l2": between(0.01, 2)}
 METHODS = {
     "independent": dict(losses=independent, options={}),
     "kd": dict(losses=kd, options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6)}),
@@ -407,23 +421,20 @@ METHODS = {
     "dkd": dict(losses=dkd, options={"dkd.alpha": between(0, 2), "dkd.beta": between(0, 8), "dkd.T": between(3, 6)}),
     "fitnet": dict(losses=fitnet, rows=(2, 19), shapes=hints, options={"fitnet.weight": between(0, 100)}),
     # Of two classes standardised logits are constants, their gradients the rest of a cancellation.
-    "shake": dict(losses=shake, rows=(2, 19), classes=3, shapes=halving, classifiers=True,
-                  options={"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2),
-                           "shake.T": between(0.5, 6), "shake.ln": pick(True, False)}),
-    "shake (net)": dict(losses=shake, members=(3, 3), classes=3, fixed={"shake.shadow": "net"},
-                        options={"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2),
-                                 "shake.T": between(0.5, 6), "shake.ln": pick(True, False)}),
+    "shake": dict(losses=shake, rows=(2, 19), classes=3, shapes=halving, classifiers=True, options=SHAKE),
+    "shake (net)": dict(losses=shake, members=(3, 3), classes=3, fixed={"shake.shadow": "net"}, options=SHAKE),
     # One sample or one channel: directions are all the same, and gradients the rest of a cancellation.
-    "diswot": dict(losses=diswot, rows=(2, 19), shapes=wide, most_classes=60,
-                   options={"diswot.a": between(0, 2), "diswot.b": between(0, 2), "diswot.T": between(0.5, 6),
-                            "diswot.l1": between(0.01, 2), "diswot.l2": between(0.01, 2)}),
+    "diswot": dict(losses=diswot, rows=(2, 19), shapes=wide, most_classes=60, options=DISWOT),
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
     "adm": dict(losses=adm, maps=True, classifiers=True, options={**DML, **ADM}),
     "kd+adm": dict(losses=kd_with_adm, maps=True, classifiers=True, add="adm",
-                   options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6),
-                            **{k: v for k, v in ADM.items() if k != "adm.teachers"}, "adm.gamma": between(0.1, 2)}),
+                   options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6), **OFFLINE_ADM}),
+    "shake+adm": dict(losses=shake_with_adm, rows=(2, 19), classes=3, maps=True, classifiers=True, add="adm",
+                      options={**SHAKE, **OFFLINE_ADM}),
+    "diswot+adm": dict(losses=diswot_with_adm, rows=(2, 19), shapes=wide, most_classes=60, classifiers=True, add="adm",
+                       options={**DISWOT, **OFFLINE_ADM}),
 }
 
 
