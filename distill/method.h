@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/context.h"
@@ -111,12 +112,21 @@ class Method {
   virtual std::vector<ParameterSet*> extra_parameters(int member);
 };
 
+// Options that make a method the variant of one source, where sources disagree. What options cannot express
+// stands in the help line.
+struct Fidelity {
+  std::string name;  // "paper", "okddip"
+  std::string help;
+  std::vector<std::pair<std::string, std::string>> settings;  // keys of the method's options, values as text
+};
+
 struct MethodInfo {
   std::string name;
   std::string summary;   // one line: who teaches whom
   std::string equation;  // the loss as text
   std::string paper;
   std::vector<OptionSpec> options;
+  std::vector<Fidelity> fidelities = {};
   std::unique_ptr<Method> (*make)(const MethodOptions& options);
 };
 

@@ -50,7 +50,7 @@ def main():
     text = section(before, "All settings", settings_table(binary))
     for name, words in [("cohort", ["--help"])] + [(f"cohort {c}", [c, "--help"]) for c in commands(binary)]:
         text = section(text, name, f"```\n{run(binary, *words).strip()}\n```")
-    for title, words in [("Presets", ["list", "presets"]), ("Tables", ["list", "tables"])]:
+    for title, words in [("Fidelities", ["list", "fidelities"]), ("Presets", ["list", "presets"]), ("Tables", ["list", "tables"])]:
         text = section(text, title, f"```\n{run(binary, *words).strip()}\n```")
     text = text.rstrip() + "\n"
     if check and text != before:

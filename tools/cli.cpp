@@ -97,14 +97,9 @@ int report(ErrorKind kind, const std::string& message, const std::string& hint) 
 
 }  // namespace
 
-int run_cli(const std::vector<std::string>& words) {
+int reporting(const std::function<int()>& work) {
   try {
-    install_signal_handlers();
-    const int code = dispatch(words);
-    // Half an answer on a full disk is no success; a reader that went away (head -1) wanted no more.
-    if (code == 0 && out_failure() != 0 && out_failure() != EPIPE)
-      return static_cast<int>(ErrorKind::kOutput);
-    return code;
+    return work();
   } catch (const Error& error) {
     print_error(error);
     return error.exit_code();
@@ -117,6 +112,17 @@ int run_cli(const std::vector<std::string>& words) {
   } catch (...) {
     return report(ErrorKind::kInternal, "unknown exception", "this is a bug in cohort: please report it");
   }
+}
+
+int run_cli(const std::vector<std::string>& words) {
+  return reporting([&] {
+    install_signal_handlers();
+    const int code = dispatch(words);
+    // Half an answer on a full disk is no success; a reader that went away (head -1) wanted no more.
+    if (code == 0 && out_failure() != 0 && out_failure() != EPIPE)
+      return static_cast<int>(ErrorKind::kOutput);
+    return code;
+  });
 }
 
 }  // namespace cohort::tools

@@ -24,19 +24,24 @@ int compare_folders(const Arguments& arguments) {
   return print_comparison(arguments, compare_runs(runs));
 }
 
-// "dml", or "dml+adm": a method and what joins it.
+// "dml", "dml:okddip", "dml+adm": a method, the variant of a source, what joins it.
 GridRow row_of(const std::string& text) {
   const std::size_t plus = text.find('+');
-  const std::string method = text.substr(0, plus);
+  const std::string variant = text.substr(0, plus);
+  const std::size_t colon = variant.find(':');
+  const std::string method = variant.substr(0, colon);
   GridRow row{text, {{"method", method}}};
+  if (colon != std::string::npos) row.settings.emplace_back("fidelity", variant.substr(colon + 1));
   if (plus != std::string::npos) row.settings.emplace_back("add", text.substr(plus + 1));
   const std::vector<std::string> known = names_of(method_entries());
   if (std::find(known.begin(), known.end(), method) == known.end()) {
     const std::string suggestion = did_you_mean(method, known);
-    throw Error(ErrorKind::kUsage,
-                fmt::format("--methods: '{}' is no method{}{}", printable(method),
-                            suggestion.empty() ? "" : "; ", suggestion),
-                fmt::format("one or more of {}; METHOD+ADDITION joins terms", join(known, ",")));
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("--methods: '{}' is no method{}{}", printable(method), suggestion.empty() ? "" : "; ",
+                    suggestion),
+        fmt::format("one or more of {}; METHOD:FIDELITY is a source's variant, METHOD+ADDITION joins terms",
+                    join(known, ",")));
   }
   return row;
 }
@@ -61,7 +66,7 @@ int compare_methods(const Arguments& arguments) {
   const std::vector<GridCell> cells = make_grid(arguments.config_sources(), pairs_of(arguments), rows,
                                                 number_of_seeds(arguments, 1), arguments.value("--out"));
   std::vector<LabelledRun> runs;
-  const int code = run_grid(cells, arguments.words, runs);
+  const int code = train_grid(arguments, cells, runs);
   return code == 0 ? print_comparison(arguments, compare_runs(runs)) : code;
 }
 
@@ -90,10 +95,11 @@ CommandSpec compare_command() {
        "several pairs"},
       {"cohort compare runs/* --md", "only the table, as Markdown"}};
   for (const FlagSpec& flag : setting_flags()) {
-    if (flag.name != "--method") spec.flags.push_back(flag);
+    if (flag.name != "--method" && flag.name != "--fidelity") spec.flags.push_back(flag);
   }
   const std::vector<FlagSpec> own = {
-      {"--methods", "", "A,B,..", "methods to train; A+adm: with the terms of an addition", "Run"},
+      {"--methods", "", "A,B,..",
+       "methods to train; A:paper: a source's variant; A+adm: with the terms of an addition", "Run"},
       {"--pairs", "", "A+B,C+D,..", "networks to train together, instead of --net", "Run"}};
   spec.flags.insert(spec.flags.end(), own.begin(), own.end());
   for (const FlagSpec& flag : grid_flags()) spec.flags.push_back(flag);

@@ -36,7 +36,8 @@ CommandSpec config_command() {
       {"cohort config show -c run.toml --lr 0.05", "the settings in force and where each comes from"}};
   spec.flags = setting_flags();
   spec.details =
-      "Order: defaults < preset < configuration files in order < COHORT_* environment < --set < named "
+      "Order: defaults < preset < fidelity < configuration files in order < COHORT_* environment < --set < "
+      "named "
       "flags.\n"
       "A variable is COHORT_ and the key in capitals: COHORT_TRAIN_EPOCHS=3.\n";
   spec.run = run_config;

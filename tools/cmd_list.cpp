@@ -8,9 +8,24 @@
 #include "tools/presets.h"
 #include "tools/published.h"
 #include "tools/table.h"
+#include "tools/text.h"
 
 namespace cohort::tools {
 namespace {
+
+// With the variants that --fidelity knows.
+std::vector<NamedEntry> methods_with_variants() {
+  std::vector<NamedEntry> entries = method_entries();
+  for (NamedEntry& entry : entries) {
+    std::vector<std::string> names;
+    for (const NamedEntry& fidelity : fidelity_entries()) {
+      if (fidelity.name.starts_with(entry.name + " "))
+        names.push_back(fidelity.name.substr(entry.name.size() + 1));
+    }
+    if (!names.empty()) entry.help += fmt::format(" (fidelity: {})", join(names, ", "));
+  }
+  return entries;
+}
 
 int list_entries(const std::vector<NamedEntry>& entries, bool json) {
   if (json) {
@@ -82,7 +97,8 @@ int run_list(const Arguments& arguments) {
     throw Error(ErrorKind::kUsage, fmt::format("'cohort list {}' takes no further argument", what),
                 "only 'cohort list options SECTION' does");
   }
-  if (what == "methods") return list_entries(method_entries(), json);
+  if (what == "methods") return list_entries(methods_with_variants(), json);
+  if (what == "fidelities") return list_entries(fidelity_entries(), json);
   if (what == "additions") return list_entries(addition_entries(), json);
   if (what == "models") return list_entries(model_entries(), json);
   if (what == "datasets") return list_entries(dataset_entries(), json);
@@ -97,13 +113,16 @@ CommandSpec list_command() {
   CommandSpec spec;
   spec.name = "list";
   spec.summary =
-      "names of methods, additions, models, data sets, perturbations, presets, tables and settings";
-  spec.verbs = {"methods",       "additions", "models", "datasets",
-                "perturbations", "presets",   "tables", "options"};
-  spec.positionals = "methods|additions|models|datasets|perturbations|presets|tables|options [SECTION]";
+      "names of methods, fidelities, additions, models, data sets, perturbations, presets, tables and "
+      "settings";
+  spec.verbs = {"methods",       "fidelities", "additions", "models", "datasets",
+                "perturbations", "presets",    "tables",    "options"};
+  spec.positionals =
+      "methods|fidelities|additions|models|datasets|perturbations|presets|tables|options [SECTION]";
   spec.min_positionals = 1;
   spec.max_positionals = 2;
   spec.examples = {{"cohort list methods", "who can teach whom, and the paper"},
+                   {"cohort list fidelities", "variants of papers and codes, and what each sets"},
                    {"cohort list options distill --json", "every setting of a section, for scripts"}};
   spec.flags = {json_flag()};
   spec.run = run_list;

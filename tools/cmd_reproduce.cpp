@@ -138,7 +138,7 @@ int run_reproduce(const Arguments& arguments) {
                   recipe.full_epochs, recipe.schedule, table.statistic, recipe.full_epochs);
   for (const std::string& row : plan.left_out) print_note("left out: " + row);
   std::vector<LabelledRun> runs;
-  const int code = run_grid(plan.cells, arguments.words, runs);
+  const int code = train_grid(arguments, plan.cells, runs);
   if (code != 0) return code;
   std::vector<ComparisonRow> rows = compare_runs(runs);
   add_published(table, rows);
@@ -163,8 +163,9 @@ CommandSpec reproduce_command() {
        "a twentieth of the epochs, drops of the learning rate with them; the table says so"},
       {"cohort list tables", "what there is"}};
   for (const FlagSpec& flag : setting_flags()) {
-    const bool own = flag.name == "--method" || flag.name == "--net" || flag.name == "--preset" ||
-                     flag.name == "--epochs" || flag.name == "--schedule" || flag.name == "--add";
+    const bool own = flag.name == "--method" || flag.name == "--fidelity" || flag.name == "--net" ||
+                     flag.name == "--preset" || flag.name == "--epochs" || flag.name == "--schedule" ||
+                     flag.name == "--add";
     if (!own) spec.flags.push_back(flag);
   }
   spec.flags.push_back(

@@ -126,7 +126,8 @@ CommandSpec train_command() {
       json_flag()};
   spec.flags.insert(spec.flags.end(), own.begin(), own.end());
   spec.details =
-      "Order: defaults < preset < configuration files in order < COHORT_* environment < --set < named "
+      "Order: defaults < preset < fidelity < configuration files in order < COHORT_* environment < --set < "
+      "named "
       "flags.\n"
       "Ctrl-C and SIGTERM save and end the run (130, 75); a second Ctrl-C ends it at once.\n"
       "'cohort list options' shows every setting, those of the methods included.\n";

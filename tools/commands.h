@@ -1,6 +1,7 @@
 // The subcommands; each is defined in cmd_<name>.cpp.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ CommandSpec config_command();
 CommandSpec doctor_command();
 
 const std::vector<CommandSpec>& all_commands();
+
+// The exit code of `work`, or of the error that it threw, which is printed.
+int reporting(const std::function<int()>& work);
 
 // The whole program: parses, runs, reports; returns the exit code and never throws.
 int run_cli(const std::vector<std::string>& words);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "distill/method.h"
 #include "kernels/base/error.h"
 #include "tools/config_builder.h"
 #include "tools/presets.h"
@@ -19,36 +20,54 @@ struct NamedDocument {
   TomlDocument document;
 };
 
-// The last source that names a preset wins, as for every other key.
-std::string chosen_preset(const ConfigSources& sources, const std::vector<NamedDocument>& documents) {
-  std::string name;
+// The last source that names this key of text wins, as for every other key.
+std::string chosen(const char* key, std::string start, const ConfigSources& sources,
+                   const std::vector<NamedDocument>& documents) {
+  std::string name = std::move(start);
+  const std::string assigns = std::string(key) + "=";
   for (const NamedDocument& file : documents) {
-    const TomlNode* node = file.document.root.find("preset");
+    const TomlNode* node = file.document.root.find(key);
     if (node != nullptr && node->kind == TomlNode::Kind::kString) name = node->text;
   }
   for (const auto& [variable, text] : sources.environment) {
-    if (variable == environment_name("preset")) name = text;
+    if (variable == environment_name(key)) name = text;
   }
   for (const std::string& assignment : sources.sets) {
-    if (assignment.compare(0, 7, "preset=") != 0) continue;
-    const Converted converted = convert_text(*option_table().find("preset"), assignment.substr(7));
+    if (!assignment.starts_with(assigns)) continue;
+    const Converted converted = convert_text(*option_table().find(key), assignment.substr(assigns.size()));
     if (converted.problem.empty()) name = std::get<std::string>(converted.value);
   }
   for (const FlagValue& flag : sources.flags) {
-    if (flag.key == "preset") name = flag.text;
+    if (flag.key == key) name = flag.text;
   }
   return name;
+}
+
+// What the method's variant sets; a name that it does not have is a mistake that finish() tells.
+void apply_fidelity(ConfigBuilder& builder, const std::string& method, const std::string& name) {
+  for (const distill::MethodInfo& info : distill::registry()) {
+    if (info.name != method) continue;
+    for (const distill::Fidelity& fidelity : info.fidelities) {
+      if (fidelity.name != name) continue;
+      for (const auto& [key, value] : fidelity.settings)
+        builder.apply_text("distill." + key, value, "fidelity " + name);
+    }
+  }
 }
 
 Config merge(const ConfigSources& sources, const std::vector<NamedDocument>& documents,
              std::vector<Diagnostic> unreadable) {
   ConfigBuilder builder;
   for (Diagnostic& diagnostic : unreadable) builder.add_problem(std::move(diagnostic));
-  if (const Preset* preset = find_preset(chosen_preset(sources, documents))) {
+  std::string method = std::get<std::string>(option_table().find("method")->default_value);
+  if (const Preset* preset = find_preset(chosen("preset", "", sources, documents))) {
     const TomlDocument document = read_toml(preset->toml);
     check(document.problems.empty(), "a preset is not valid TOML");
     builder.apply_document(document, "preset " + preset->name);
+    if (const TomlNode* node = document.root.find("method")) method = node->text;
   }
+  apply_fidelity(builder, chosen("method", method, sources, documents),
+                 chosen("fidelity", "", sources, documents));
   for (const NamedDocument& file : documents) builder.apply_document(file.document, file.name);
   for (const auto& [name, text] : sources.environment) builder.apply_environment(name, text);
   for (const std::string& assignment : sources.sets) builder.apply_set(assignment);

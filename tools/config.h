@@ -1,6 +1,7 @@
 // The settings of one run, merged from every place where a user can put them:
 //
-//   defaults < preset < configuration files in order < COHORT_* variables < --set < named flags
+//   defaults < preset < fidelity of the method < configuration files in order < COHORT_* variables < --set <
+//   named flags
 //
 // Lists (the networks among them) replace, they never append. Every mistake of every source is listed before
 // giving up.

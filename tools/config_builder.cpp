@@ -352,6 +352,24 @@ void ConfigBuilder::check_models() {
   }
 }
 
+void ConfigBuilder::check_fidelity() {
+  const std::string& name = config_.text("fidelity");
+  if (name.empty()) return;
+  for (const distill::MethodInfo& info : distill::registry()) {
+    if (info.name != config_.text("method")) continue;
+    std::vector<std::string> names;
+    for (const distill::Fidelity& fidelity : info.fidelities) names.push_back(fidelity.name);
+    if (std::find(names.begin(), names.end(), name) != names.end()) return;
+    const std::string suggestion = did_you_mean(name, names);
+    argument_problem(fmt::format("'{}' is no variant of {}{}{}", printable(name), info.name,
+                                 suggestion.empty() ? "" : "; ", suggestion),
+                     config_.origin("fidelity"),
+                     names.empty() ? fmt::format("{} has none; 'cohort list fidelities' shows all", info.name)
+                                   : fmt::format("{} has {}; 'cohort list fidelities' shows what they set",
+                                                 info.name, join(names, ", ")));
+  }
+}
+
 void ConfigBuilder::check_together() {
   if (config_.number("optim.warmup_epochs") > static_cast<double>(config_.integer("train.epochs"))) {
     argument_problem("'optim.warmup_epochs' is longer than the run (train.epochs)",
@@ -369,6 +387,7 @@ Config ConfigBuilder::finish() {
   check_networks();
   give_inits();
   check_models();
+  check_fidelity();
   check_together();
   if (!problems_.empty()) throw UsageErrors(std::move(problems_));
   return std::move(config_);

@@ -44,6 +44,7 @@ class ConfigBuilder {
   void check_networks();
   void give_inits();
   void check_models();
+  void check_fidelity();
   void check_together();
 
   Config config_;

@@ -9,7 +9,6 @@
 #include "tools/messages.h"
 #include "tools/run_writer.h"
 #include "tools/text.h"
-#include "tools/train_run.h"
 
 namespace cohort::tools {
 namespace {
@@ -23,25 +22,6 @@ bool has_checkpoint(const std::string& folder) {
   const std::string path = join_path(folder, "checkpoints");
   return exists(path) &&
          !CheckpointStore(system_file_system(), path, CheckpointAccess::kRead).steps().empty();
-}
-
-// Skipped when it is finished, resumed when it was stopped, started otherwise.
-int train_cell(const Config& config, const std::string& folder, const std::vector<std::string>& command) {
-  TrainRequest request;
-  request.config = config;
-  request.folder = folder;
-  request.command = command;
-  request.answer = TrainAnswer::kNone;
-  const std::string file = join_path(folder, "config.toml");
-  if (exists(file)) {
-    request.changes = check_changes(parse_config(read_small_file(file, kMaxConfigBytes), file), config);
-    const bool started = exists(join_path(folder, "metrics.jsonl"));
-    const Json summary = started ? read_run(system_file_system(), folder).summary : Json();
-    if (text_in(summary, "status") == "finished" && request.changes.empty()) return 0;
-    request.resume = started && has_checkpoint(folder);
-    request.overwrite = started && !request.resume;
-  }
-  return train(request);
 }
 
 // Labels are for people; names of folders keep to letters, digits, dot, plus, minus and underscore.
@@ -79,10 +59,28 @@ std::vector<GridCell> make_grid(const ConfigSources& sources, const std::vector<
   return cells;
 }
 
+std::optional<TrainRequest> plan_cell(const GridCell& cell, const std::vector<std::string>& command) {
+  TrainRequest request;
+  request.config = cell.config;
+  request.folder = cell.folder;
+  request.command = command;
+  request.answer = TrainAnswer::kNone;
+  const std::string file = join_path(cell.folder, "config.toml");
+  if (!exists(file)) return request;
+  request.changes = check_changes(parse_config(read_small_file(file, kMaxConfigBytes), file), cell.config);
+  const bool started = exists(join_path(cell.folder, "metrics.jsonl"));
+  const Json summary = started ? read_run(system_file_system(), cell.folder).summary : Json();
+  if (text_in(summary, "status") == "finished" && request.changes.empty()) return std::nullopt;
+  request.resume = started && has_checkpoint(cell.folder);
+  request.overwrite = started && !request.resume;
+  return request;
+}
+
 int run_grid(const std::vector<GridCell>& cells, const std::vector<std::string>& command,
              std::vector<LabelledRun>& runs) {
   for (const GridCell& cell : cells) {
-    const int code = train_cell(cell.config, cell.folder, command);
+    const std::optional<TrainRequest> request = plan_cell(cell, command);
+    const int code = request ? train(*request) : 0;
     if (code != 0) {
       print_note(
           fmt::format("stopped after {} of {} runs; the same command goes on", runs.size(), cells.size()));

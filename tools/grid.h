@@ -3,12 +3,14 @@
 // again.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "tools/comparison.h"
 #include "tools/config.h"
+#include "tools/train_run.h"
 
 namespace cohort::tools {
 
@@ -33,6 +35,10 @@ struct GridCell {
 std::vector<GridCell> make_grid(const ConfigSources& sources, const std::vector<GridPair>& pairs,
                                 const std::vector<GridRow>& rows, std::int64_t num_seeds,
                                 const std::string& out);
+
+// How the cell goes on: from nothing, or from where it was stopped; nothing when it is finished. Throws
+// Error(kCheckpoint) where its folder holds a run of other settings.
+std::optional<TrainRequest> plan_cell(const GridCell& cell, const std::vector<std::string>& command);
 
 // Trains what is missing, in order. Returns 0 and appends all summaries, or the exit code of a cell that was
 // stopped.

@@ -88,6 +88,21 @@ const std::vector<NamedEntry>& addition_entries() {
   return entries;
 }
 
+const std::vector<NamedEntry>& fidelity_entries() {
+  static const std::vector<NamedEntry> entries = [] {
+    std::vector<NamedEntry> list;
+    for (const distill::MethodInfo& info : distill::registry()) {
+      for (const distill::Fidelity& fidelity : info.fidelities) {
+        std::vector<std::string> settings;
+        for (const auto& [key, value] : fidelity.settings) settings.push_back(key + "=" + value);
+        list.push_back({info.name + " " + fidelity.name, fidelity.help, join(settings, " ")});
+      }
+    }
+    return list;
+  }();
+  return entries;
+}
+
 const std::vector<NamedEntry>& model_entries() {
   static const std::vector<NamedEntry> entries = [] {
     std::vector<NamedEntry> list;

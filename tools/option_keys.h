@@ -20,6 +20,8 @@ struct NamedEntry {
 };
 const std::vector<NamedEntry>& method_entries();
 const std::vector<NamedEntry>& addition_entries();
+// One per method and variant: "dml okddip", its help, what it sets.
+const std::vector<NamedEntry>& fidelity_entries();
 const std::vector<NamedEntry>& model_entries();
 const std::vector<NamedEntry>& perturbation_entries();
 const std::vector<NamedEntry>& dataset_entries();

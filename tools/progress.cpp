@@ -32,17 +32,6 @@ bool is_set(const char* name) {
   return value != nullptr && *value != '\0';
 }
 
-// The first `columns` code points.
-std::string cut(const std::string& text, int columns) {
-  if (columns <= 0) return {};
-  int seen = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool starts = (static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U;
-    if (starts && ++seen > columns) return text.substr(0, i);
-  }
-  return text;
-}
-
 std::string bar(double share) {
   const int filled = std::clamp(static_cast<int>(share * kBarWidth), 0, kBarWidth);
   std::string out(static_cast<std::size_t>(filled), '=');
@@ -52,6 +41,16 @@ std::string bar(double share) {
 }
 
 }  // namespace
+
+std::string first_columns(const std::string& text, int columns) {
+  if (columns <= 0) return {};
+  int seen = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool starts = (static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U;
+    if (starts && ++seen > columns) return text.substr(0, i);
+  }
+  return text;
+}
 
 ProgressMode choose_progress_mode(std::string_view name, int fd) {
   if (name == "bar") return ProgressMode::kBar;
@@ -104,7 +103,7 @@ std::string progress_line(const ProgressSample& sample, int width) {
   for (const std::string& form : forms) {
     if (display_width(form) < width) return form;
   }
-  return cut(forms.back(), width - 1);
+  return first_columns(forms.back(), width - 1);
 }
 
 Progress::Terminal Progress::standard_error() {

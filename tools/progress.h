@@ -36,6 +36,8 @@ struct ProgressSample {
 
 // The progress line for a terminal of `width` columns; never longer than width - 1.
 std::string progress_line(const ProgressSample& sample, int width);
+// Its first `columns` code points.
+std::string first_columns(const std::string& text, int columns);
 std::string format_duration(double seconds);        // 1:42:08, 3:07, 0:05
 std::string format_rate(double images_per_second);  // 11.2k img/s
 

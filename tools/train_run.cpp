@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/dispatch.h"
+#include "kernels/memory.h"
 #include "models/registry.h"
 #include "tools/build_info.h"
 #include "tools/messages.h"
@@ -99,14 +101,18 @@ std::string place_of_images(const RunSetup& run, const distill::Trainer& trainer
 }
 
 // Only a step tells what a step takes: activations, gradients and scratch are allocated as it runs.
-void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run,
-                       const distill::Trainer& trainer) {
+void take_one_step(const Config& config, RunSetup& run, const distill::Trainer& trainer) {
   const std::vector<std::int32_t> indices(run.split.train.begin(),
                                           run.split.train.begin() + first_batch(config, run));
   distill::Feed feed = run.cohort->make_feed(trainer.train_images(), indices,
                                              static_cast<std::int64_t>(indices.size()), /*shuffle=*/false);
   feed.start(0, 0, run.cohort->rate_table({std::vector<double>(run.cohort->members().size(), 0.0)}));
   run.cohort->train(feed);
+}
+
+void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run,
+                       const distill::Trainer& trainer) {
+  take_one_step(config, run, trainer);
   Table table({{"MiB"},
                {"weights", Align::kRight},
                {"gradients", Align::kRight},
@@ -120,7 +126,7 @@ void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run,
                mib(set.momenta().bytes()), mib(run.ctx->branch_step_bytes(static_cast<int>(k) + 1))});
   }
   table.add({"shared", "-", "-", "-", mib(run.ctx->branch_step_bytes(Context::kMain))});
-  writer.line(fmt::format("memory of the engine, batch {}: {} MiB in arenas; {}", indices.size(),
+  writer.line(fmt::format("memory of the engine, batch {}: {} MiB in arenas; {}", first_batch(config, run),
                           mib(run.ctx->arena_bytes()), place_of_images(run, trainer)));
   for (const std::string& row : split(trim(table.text()), '\n')) writer.line(" " + row);
 }
@@ -152,6 +158,11 @@ std::string end_table(const Json& summary) {
   return table.text();
 }
 
+Config with_threads(Config config, int threads) {
+  if (threads > 0) config.override_value("threads", std::int64_t{threads}, "--jobs");
+  return config;
+}
+
 int stop_code(distill::StopRequest request) {
   if (request == distill::StopRequest::kNone) return 0;
   const ErrorKind kind =
@@ -163,10 +174,12 @@ int stop_code(distill::StopRequest request) {
 
 int train(const TrainRequest& plan) {
   const Config& config = plan.config;
-  Progress progress(choose_progress_mode(config.text("log.progress"), 2), Progress::standard_error());
+  Progress progress(
+      choose_progress_mode(plan.progress.empty() ? config.text("log.progress") : plan.progress, 2),
+      Progress::standard_error());
   std::vector<std::string> early;  // before there is a log
   RunSetup run = make_run(
-      config, [&](const std::string& text) { early.push_back(text); },
+      with_threads(config, plan.threads), [&](const std::string& text) { early.push_back(text); },
       plan.resume ? FirstWeights::kFromCheckpoint : FirstWeights::kRead);
   if (!plan.resume && !plan.folder.empty()) make_run_folder(plan.folder, plan.overwrite);
   RunWriter writer(config, run, progress, {plan.folder, plan.command, config.number("train.time_limit")});
@@ -222,6 +235,25 @@ int train(const TrainRequest& plan) {
   if (plan.answer == TrainAnswer::kTable) print_out(end_table(writer.summary()));
   if (plan.answer == TrainAnswer::kJson) print_out(json_text(writer.summary()));
   return code;
+}
+
+DeviceMemory memory_of_one_step(const Config& config, int threads) {
+  RunSetup run = make_run(
+      with_threads(config, threads), [](const std::string&) {}, FirstWeights::kFromCheckpoint);
+  const bool gpu = run.ctx->device().kind == DeviceKind::kCuda;
+  const auto free_now = [&] {
+    return gpu ? on_device(*run.ctx, [](auto stream) { return kernels::free_bytes(stream); })
+               : std::size_t{0};
+  };
+  const std::size_t before = free_now();
+  distill::TrainerObserver nobody;
+  distill::Trainer trainer(*run.ctx, *run.cohort, run.trainer_data(), trainer_options(config), nobody);
+  take_one_step(config, run, trainer);
+  run.ctx->synchronize();
+  if (!gpu) return {};
+  // The runtime's own share was taken before the first count; 300 to 600 MiB with cuDNN.
+  constexpr std::size_t kContextBytes = std::size_t{512} << 20;
+  return {before - std::min(before, free_now()) + kContextBytes, before};
 }
 
 TrainRequest resume_request(const std::string& folder, ConfigSources sources) {

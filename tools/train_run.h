@@ -19,11 +19,20 @@ struct TrainRequest {
   bool overwrite = false;
   bool dry_run = false;
   std::vector<std::string> command;  // for command.txt
+  int threads = 0;                   // instead of the settings' own; 0: those
+  std::string progress;              // as log.progress, instead of it; empty: that
   TrainAnswer answer = TrainAnswer::kTable;
 };
 
 // Returns the exit code: 0, or 75 and 130 after a stop; everything else is thrown.
 int train(const TrainRequest& request);
+
+// Of a GPU, in bytes; zeros on the CPU.
+struct DeviceMemory {
+  std::size_t used = 0, free = 0;  // by one step with all that it needs; before it
+};
+// Reads the data, builds the networks and takes one step; nothing is kept or written.
+DeviceMemory memory_of_one_step(const Config& config, int threads);
 
 // The run in `folder` with its own settings below those of `sources`.
 TrainRequest resume_request(const std::string& folder, ConfigSources sources);

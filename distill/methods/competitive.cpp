@@ -242,6 +242,30 @@ MethodInfo competitive_info() {
               "Competitive distillation: the best network of each batch is the teacher, with stochastic "
               "perturbation",
           .options = options(),
+          .fidelities = {{"paper",
+                          "the best network alone teaches, every step is perturbed; not here: L_F as a sum "
+                          "of squares, which "
+                          "diverges with b = 1 (cd.lf=sum has it), a mean instead",
+                          {{"cd.rule", "argmin"},
+                           {"cd.a", "1"},
+                           {"cd.b", "1"},
+                           {"cd.T", "1"},
+                           {"cd.lf", "mse"},
+                           {"cd.perturb", "true"},
+                           {"cd.pool", "paper"},
+                           {"cd.period", "1"}}},
+                         {"official-code",
+                          "all better networks teach, no L_F, six perturbations of normalised values in "
+                          "every tenth step; not "
+                          "here: AdamW with a rate that never falls, images enlarged to 224 x 224",
+                          {{"cd.rule", "all_better"},
+                           {"cd.a", "1"},
+                           {"cd.b", "0"},
+                           {"cd.T", "1"},
+                           {"cd.lf", "off"},
+                           {"cd.perturb", "true"},
+                           {"cd.pool", "official"},
+                           {"cd.period", "10"}}}},
           .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
             return std::make_unique<Competitive>(o);
           }};

@@ -76,6 +76,20 @@ MethodInfo dkd_info() {
                        .default_value = "20",
                        .help = "epochs over which the distillation terms grow to their weights; 0: none",
                        .min = 0}},
+          .fidelities =
+              {{"mdistiller-resnet32x4",
+                "mdistiller on CIFAR-100, ResNet-32x4 as teacher and ResNet-50 to MobileNetV2: beta = 8, T = "
+                "4, W = 20",
+                {{"dkd.alpha", "1"}, {"dkd.beta", "8"}, {"dkd.T", "4"}, {"dkd.warmup", "20"}}},
+               {"mdistiller-resnet56",
+                "mdistiller on CIFAR-100, ResNet-56 to ResNet-20: beta = 2, T = 4, W = 20",
+                {{"dkd.alpha", "1"}, {"dkd.beta", "2"}, {"dkd.T", "4"}, {"dkd.warmup", "20"}}},
+               {"mdistiller-wrn",
+                "mdistiller on CIFAR-100, wide ResNets, and VGG-13 to MobileNetV2: beta = 6, T = 4, W = 20",
+                {{"dkd.alpha", "1"}, {"dkd.beta", "6"}, {"dkd.T", "4"}, {"dkd.warmup", "20"}}},
+               {"mdistiller-imagenet",
+                "mdistiller on ImageNet, ResNet-34 to ResNet-18: beta = 0.5, T = 1, W = 1",
+                {{"dkd.alpha", "1"}, {"dkd.beta", "0.5"}, {"dkd.T", "1"}, {"dkd.warmup", "1"}}}},
           .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Dkd>(o); }};
 }
 

@@ -90,26 +90,41 @@ class Dml final : public Method {
 }  // namespace
 
 MethodInfo dml_info() {
-  return {.name = "dml",
-          .summary = "every network teaches every other one",
-          .equation = "L_k = CE_k + lambda N sum_{j != k} T^2 KL_T(z_j -> z_k)",
-          .paper = "Zhang et al., Deep mutual learning, CVPR 2018",
-          .options = {{.key = "dml.norm",
-                       .type = OptionType::kChoice,
-                       .default_value = "mean",
-                       .help = "divide the KL terms by the number of peers, or not",
-                       .choices = {"mean", "sum"}},
-                      {.key = "dml.T", .default_value = "1", .help = "temperature", .min = 1e-3},
-                      {.key = "dml.lambda", .default_value = "1", .help = "weight of the KL terms", .min = 0},
-                      {.key = "dml.attached",
-                       .type = OptionType::kBool,
-                       .default_value = "false",
-                       .help = "let gradients reach the teaching side too (OKDDip's code)"},
-                      {.key = "dml.weights",
-                       .type = OptionType::kText,
-                       .default_value = "",
-                       .help = "weight per direction, rows learners, columns teachers: \"0,0.3;1,0\""}},
-          .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Dml>(o); }};
+  return {
+      .name = "dml",
+      .summary = "every network teaches every other one",
+      .equation = "L_k = CE_k + lambda N sum_{j != k} T^2 KL_T(z_j -> z_k)",
+      .paper = "Zhang et al., Deep mutual learning, CVPR 2018",
+      .options = {{.key = "dml.norm",
+                   .type = OptionType::kChoice,
+                   .default_value = "mean",
+                   .help = "divide the KL terms by the number of peers, or not",
+                   .choices = {"mean", "sum"}},
+                  {.key = "dml.T", .default_value = "1", .help = "temperature", .min = 1e-3},
+                  {.key = "dml.lambda", .default_value = "1", .help = "weight of the KL terms", .min = 0},
+                  {.key = "dml.attached",
+                   .type = OptionType::kBool,
+                   .default_value = "false",
+                   .help = "let gradients reach the teaching side too (OKDDip's code)"},
+                  {.key = "dml.weights",
+                   .type = OptionType::kText,
+                   .default_value = "",
+                   .help = "weight per direction, rows learners, columns teachers: \"0,0.3;1,0\""}},
+      .fidelities =
+          {{"paper",
+            "KL averaged over the peers, T = 1; not here: networks step one after the other, each from the "
+            "others' new outputs",
+            {{"dml.norm", "mean"}, {"dml.T", "1"}, {"dml.lambda", "1"}, {"dml.attached", "false"}}},
+           {"official-tf1",
+            "KL summed over the peers, T = 1; not here: a new batch for every network, Adam, label smoothing",
+            {{"dml.norm", "sum"}, {"dml.T", "1"}, {"dml.lambda", "1"}, {"dml.attached", "false"}}},
+           {"okddip",
+            "OKDDip's code: T = 3, gradients reach the teaching side; not here: 1e-7 on every target",
+            {{"dml.norm", "mean"}, {"dml.T", "3"}, {"dml.lambda", "1"}, {"dml.attached", "true"}}},
+           {"switokd-code",
+            "SwitOKD's code for three networks, which ADM's table 11 uses: KL summed over the peers, T = 1",
+            {{"dml.norm", "sum"}, {"dml.T", "1"}, {"dml.lambda", "1"}, {"dml.attached", "false"}}}},
+      .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Dml>(o); }};
 }
 
 }  // namespace cohort::distill

@@ -60,6 +60,15 @@ MethodInfo kd_info() {
       .options = {{.key = "kd.a", .default_value = "0.1", .help = "weight of the cross-entropy", .min = 0},
                   {.key = "kd.b", .default_value = "0.9", .help = "weight of the KL divergence", .min = 0},
                   {.key = "kd.T", .default_value = "4", .help = "temperature", .min = 1e-3}},
+      .fidelities = {{"crd",
+                      "RepDistiller and mdistiller on CIFAR-100: 0.1 CE + 0.9 KL, T = 4",
+                      {{"kd.a", "0.1"}, {"kd.b", "0.9"}, {"kd.T", "4"}}},
+                     {"mdistiller-imagenet",
+                      "mdistiller and torchdistill on ImageNet: 0.5 CE + 0.5 KL, T = 1",
+                      {{"kd.a", "0.5"}, {"kd.b", "0.5"}, {"kd.T", "1"}}},
+                     {"kdcl-table7",
+                      "KDCL's table 7, \"i distill j\": CE + KL, T = 2",
+                      {{"kd.a", "1"}, {"kd.b", "1"}, {"kd.T", "2"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Kd>(o); }};
 }
 

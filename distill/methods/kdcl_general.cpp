@@ -101,6 +101,21 @@ MethodInfo kdcl_general_info() {
                    .default_value = "probability",
                    .help = "an image's error: 1 - the label's probability, or the cross-entropy",
                    .choices = {"probability", "ce"}}},
+      .fidelities =
+          {{"paper",
+            "errors as 1 - p, T = 2; weights by construction within 0 and 1, which equation 11 wants but "
+            "does not "
+            "give; hold out a tenth yourself (--val-fraction 0.1)",
+            {{"kdcl.T", "2"},
+             {"kdcl.lambda", "1"},
+             {"general.loss", "probability"},
+             {"general.neg", "simplex"}}},
+           {"paper-ce",
+            "errors as cross-entropies (equation 12), the rest as in paper",
+            {{"kdcl.T", "2"}, {"kdcl.lambda", "1"}, {"general.loss", "ce"}, {"general.neg", "simplex"}}},
+           {"adm-tables",
+            "the baseline of ADM's tables, as far as its text says: T = 1",
+            {{"kdcl.T", "1"}, {"kdcl.lambda", "1"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
         return std::make_unique<KdclGeneral>(o);
       }};

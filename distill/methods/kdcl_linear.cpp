@@ -65,6 +65,9 @@ MethodInfo kdcl_linear_info() {
                    .default_value = "sample",
                    .help = "solve for the combination per sample or once per batch",
                    .choices = {"sample", "batch"}}},
+      .fidelities = {{"paper",
+                      "the combination sample by sample, T = 2",
+                      {{"kdcl.T", "2"}, {"kdcl.lambda", "1"}, {"linear.scope", "sample"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
         return std::make_unique<KdclLinear>(o);
       }};

@@ -61,6 +61,9 @@ MethodInfo kdcl_mean_info() {
       .options = {{.key = "kdcl.T", .default_value = "2", .help = "temperature", .min = 1e-3},
                   {.key = "kdcl.lambda", .default_value = "1", .help = "weight of the KL term", .min = 0},
                   {.key = "mean.a", .default_value = "1", .help = "weight of the cross-entropy", .min = 0}},
+      .fidelities = {{"third-party",
+                      "0.5 CE + 0.5 KL, T = 4",
+                      {{"kdcl.T", "4"}, {"kdcl.lambda", "0.5"}, {"mean.a", "0.5"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
         return std::make_unique<KdclMean>(o);
       }};

@@ -47,6 +47,10 @@ MethodInfo kdcl_minlogit_info() {
       .paper = "Guo et al., Online knowledge distillation via collaborative learning, CVPR 2020",
       .options = {{.key = "kdcl.T", .default_value = "2", .help = "temperature", .min = 1e-3},
                   {.key = "kdcl.lambda", .default_value = "1", .help = "weight of the KL term", .min = 0}},
+      .fidelities = {{"paper", "T = 2 on CIFAR-100", {{"kdcl.T", "2"}, {"kdcl.lambda", "1"}}},
+                     {"adm-tables",
+                      "the baseline of ADM's tables, as far as its text says: T = 1",
+                      {{"kdcl.T", "1"}, {"kdcl.lambda", "1"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
         return std::make_unique<KdclMinLogit>(o);
       }};

@@ -65,6 +65,12 @@ MethodInfo kdcl_naive_info() {
                        .default_value = "sample",
                        .help = "choose the best network per sample or per batch",
                        .choices = {"sample", "batch"}}},
+          .fidelities = {{"paper",
+                          "the best network sample by sample, T = 2",
+                          {{"kdcl.T", "2"}, {"kdcl.lambda", "1"}, {"naive.scope", "sample"}}},
+                         {"batch",
+                          "a third-party code: the best network of the whole batch",
+                          {{"kdcl.T", "2"}, {"kdcl.lambda", "1"}, {"naive.scope", "batch"}}}},
           .make = [](const MethodOptions& o) -> std::unique_ptr<Method> {
             return std::make_unique<KdclNaive>(o);
           }};

@@ -96,6 +96,13 @@ MethodInfo switokd_info() {
                    .type = OptionType::kBool,
                    .default_value = "false",
                    .help = "repeat the slips of the published code for three networks"}},
+      .fidelities = {{"paper",
+                      "the formula, without the code's guard; not here: a tau of its own, which the paper "
+                      "does not name",
+                      {{"swit.guard", "false"}, {"swit.tau", "1"}, {"swit.code_compat", "false"}}},
+                     {"code",
+                      "the guard, T = 1, and the slips with three networks",
+                      {{"swit.guard", "true"}, {"swit.tau", "1"}, {"swit.code_compat", "true"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<SwitOkd>(o); }};
 }
 

@@ -58,6 +58,7 @@ class CohortProcess {
   CohortProcess(const CohortProcess&) = delete;
   CohortProcess& operator=(const CohortProcess&) = delete;
 
+  pid_t pid() const { return pid_; }
   void signal(int number) const { kill(pid_, number); }
   std::string err_so_far() const { return read_text(outputs_ / "err"); }
 
