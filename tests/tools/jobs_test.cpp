@@ -132,7 +132,7 @@ TEST(Jobs, EventsNameTheirRun) {
 
 TEST(Jobs, SignalsStopAllAndTheSameCommandGoesOn) {
   const TemporaryFolder folder;
-  const std::vector<std::string> length = {"--epochs", "40", "--save-every", "0"};
+  const std::vector<std::string> length = {"--epochs", "24", "--save-every", "0"};
   ASSERT_EQ(run_cohort(tiny("whole", length), folder.path()).code, 0);
   for (const auto& [number, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 75}}) {
     const std::string out = "stopped" + std::to_string(number);
@@ -187,7 +187,7 @@ TEST(Jobs, AFailureTakesNoOtherWithIt) {
   for (const char* cell : {"independent-s0", "independent-s1", "dml-s1"})
     EXPECT_EQ(status_of(folder / "x" / cell), "finished");
 
-  CohortProcess process(tiny("y", {"--jobs", "2", "--epochs", "30"}), folder.path());
+  CohortProcess process(tiny("y", {"--jobs", "2", "--epochs", "16"}), folder.path());
   ASSERT_TRUE(
       wait_until([&] { return process.err_so_far().find("independent-s0  epoch 1/") != std::string::npos; }));
   const std::vector<int> children = children_of(process.pid());
@@ -199,7 +199,7 @@ TEST(Jobs, AFailureTakesNoOtherWithIt) {
   int finished = 0;
   for (const std::string& cell : kCells) finished += status_of(folder / "y" / cell) == "finished" ? 1 : 0;
   EXPECT_EQ(finished, 3);
-  const RunResult again = run_cohort(tiny("y", {"--jobs", "2", "--epochs", "30"}), folder.path());
+  const RunResult again = run_cohort(tiny("y", {"--jobs", "2", "--epochs", "16"}), folder.path());
   EXPECT_EQ(again.code, 0) << again.err;
 }
 
