@@ -173,8 +173,8 @@ MethodInfo fitnet_info() {
                   {.key = "fitnet.regressor",
                    .type = OptionType::kChoice,
                    .default_value = "auto",
-                   .help = "what leads from the student's map to the teacher's: a convolution by the ratio "
-                           "of sizes, batch normalisation, ReLU; or nothing, for maps of one shape",
+                   .help = "between the maps: a convolution by the ratio of sizes, BN, ReLU; or nothing "
+                           "(maps of one shape)",
                    .choices = {"auto", "identity"}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<FitNet>(o); }};
 }
