@@ -42,9 +42,24 @@ Buffer* ParameterSet::add_buffer(std::string name, const Shape& shape, double in
   return &buffers_.back();
 }
 
+void ParameterSet::share(const ParameterSet& owner, std::size_t parameters, std::size_t buffers) {
+  check(parameters <= parameters_.size() && parameters <= owner.parameters_.size() &&
+            buffers <= buffers_.size() && buffers <= owner.buffers_.size(),
+        "parameters: more shared than there are");
+  for (std::size_t i = 0; i < parameters; ++i) {
+    check(parameters_[i].shape == owner.parameters_[i].shape, "parameters: shared in another shape");
+    parameters_[i] = owner.parameters_[i];
+    parameters_[i].shared = true;
+  }
+  for (std::size_t i = 0; i < buffers; ++i) {
+    buffers_[i] = owner.buffers_[i];
+    buffers_[i].shared = true;
+  }
+}
+
 void ParameterSet::materialize(Context& ctx) {
   std::int64_t total = 0;
-  for (const Parameter& p : parameters_) total += padded(p.shape.count());
+  for (const Parameter& p : parameters_) total += p.shared ? 0 : padded(p.shape.count());
   const DType dtype = ctx.parameter_dtype();
   values_ = ctx.persistent_tensor({total}, dtype);
   grads_ = ctx.persistent_tensor({total}, dtype);
@@ -53,6 +68,7 @@ void ParameterSet::materialize(Context& ctx) {
 
   std::int64_t offset = 0;
   for (Parameter& p : parameters_) {
+    if (p.shared) continue;
     slots_.push_back({offset_pointer(grads_, offset), dtype, false, true, 0});
     p.value = {offset_pointer(values_, offset), p.shape, dtype, &slots_.back()};
     p.grad = {offset_pointer(grads_, offset), p.shape, dtype, nullptr};
@@ -62,13 +78,16 @@ void ParameterSet::materialize(Context& ctx) {
     }
     offset += padded(p.shape.count());
   }
-  for (Buffer& b : buffers_) b.value = ctx.persistent_tensor(b.shape, dtype);
+  for (Buffer& b : buffers_) {
+    if (!b.shared) b.value = ctx.persistent_tensor(b.shape, dtype);
+  }
 }
 
 void ParameterSet::initialize(Context& ctx, std::uint64_t seed, std::uint32_t member) {
   std::uint32_t index = 0;
   for (const Parameter& p : parameters_) {
     Rng rng({.seed = seed, .purpose = RngPurpose::kInit, .member = member, .tag = index++});
+    if (p.shared) continue;
     std::vector<double> values(static_cast<std::size_t>(p.shape.count()));
     for (double& v : values) {
       switch (p.init.kind) {
@@ -86,6 +105,7 @@ void ParameterSet::initialize(Context& ctx, std::uint64_t seed, std::uint32_t me
     write_values(ctx, p.value, values);
   }
   for (const Buffer& b : buffers_) {
+    if (b.shared) continue;
     write_values(ctx, b.value, std::vector<double>(static_cast<std::size_t>(b.shape.count()), b.init));
   }
   refresh_shadow(ctx);

@@ -30,6 +30,7 @@ struct Parameter {
   Tensor value;    // master copy, parameter dtype; carries the gradient slot
   Tensor compute;  // what operations read: `value`, or its bf16 shadow with the same gradient slot
   Tensor grad;
+  bool shared = false;  // of another set, which trains it
 };
 
 // Non-trainable state: running statistics.
@@ -38,6 +39,7 @@ struct Buffer {
   Shape shape;
   double init = 0.0;
   Tensor value;
+  bool shared = false;
 };
 
 class ParameterSet {
@@ -49,6 +51,10 @@ class ParameterSet {
   // Handles stay valid; tensors are set by materialize().
   Parameter* add(std::string name, const Shape& shape, ParameterKind kind, Initializer init);
   Buffer* add_buffer(std::string name, const Shape& shape, double init);
+
+  // Before materialize(): the first parameters and buffers declared are those of `owner`, which is
+  // materialized and outlives this set: the same tensors, no part of this set's blocks.
+  void share(const ParameterSet& owner, std::size_t parameters, std::size_t buffers);
 
   // Lays everything out in persistent memory (zero-filled). Only convolution and linear weights get a shadow.
   void materialize(Context& ctx);
@@ -67,14 +73,14 @@ class ParameterSet {
   std::deque<Buffer>& buffers() { return buffers_; }
   const std::deque<Buffer>& buffers() const { return buffers_; }
 
-  // Flat blocks of all parameters in order of declaration, each parameter padded to 16 elements; padding
-  // stays zero.
+  // Flat blocks of the set's own parameters in order of declaration, each parameter padded to 16 elements;
+  // padding stays zero.
   const Tensor& values() const { return values_; }
   const Tensor& grads() const { return grads_; }
   const Tensor& momenta() const { return momenta_; }
   const Tensor& shadow() const { return shadow_; }  // empty unless the precision is bf16
 
-  std::int64_t num_parameters() const;  // without padding
+  std::int64_t num_parameters() const;  // without padding, shared ones included
 
  private:
   std::deque<Parameter> parameters_;

@@ -1,6 +1,7 @@
 #include "models/mobilenet_v1.h"
 
 #include <array>
+#include <optional>
 
 namespace cohort::models {
 namespace {
@@ -42,39 +43,43 @@ class MobilenetV1 final : public Network {
  public:
   MobilenetV1(const std::string& name, int num_classes, const InputShape& input)
       : Network(name, num_classes, input),
-        stem_(parameters_, "conv1", "bn1", input.channels, 32, {.init = kInit}),
-        layers_(make_layers(parameters_)),
-        linear_(parameters_, "linear", kLayers.back().width, num_classes) {}
-
-  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
-    Outputs out;
-    nn::Activated x = stem_.activated(ctx, input, options.training, options.preactivation);
-    keep_stage(out, x);
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const Tensor filtered =
-          layers_[i].depthwise.forward(ctx, x.post, {.training = options.training, .relu = true});
-      x = layers_[i].pointwise.activated(ctx, filtered, options.training,
-                                         options.preactivation && is_stage(i));
-      if (is_stage(i)) keep_stage(out, x);
+        stem_(parameters_, "conv1", "bn1", input.channels, 32, {.init = kInit}) {
+    end_part();
+    int in = 32;
+    for (std::size_t i = 0; i < kLayers.size(); ++i) {
+      layers_.emplace_back(parameters_, "layers." + std::to_string(i), in, kLayers[i].width,
+                           kLayers[i].stride);
+      in = kLayers[i].width;
+      if (is_stage(i)) end_part();
     }
-    classify(ctx, out, linear_);
-    return out;
+    linear_.emplace(parameters_, "linear", in, num_classes);
+  }
+
+  const nn::Linear& classifier() const override { return *linear_; }
+
+ protected:
+  Tensor run_part(Context& ctx, int index, const Tensor& input, const ForwardOptions& options,
+                  Outputs& out) const override {
+    nn::Activated x{{}, input};
+    if (index == 0) x = stem_.activated(ctx, input, options.training, options.preactivation);
+    int part = 1;
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (part == index) {
+        const Tensor filtered =
+            layers_[i].depthwise.forward(ctx, x.post, {.training = options.training, .relu = true});
+        x = layers_[i].pointwise.activated(ctx, filtered, options.training,
+                                           options.preactivation && is_stage(i));
+      }
+      part += is_stage(i) ? 1 : 0;
+    }
+    keep_stage(out, x);
+    return x.post;
   }
 
  private:
-  static std::vector<Separable> make_layers(ParameterSet& p) {
-    std::vector<Separable> layers;
-    int in = 32;
-    for (std::size_t i = 0; i < kLayers.size(); ++i) {
-      layers.emplace_back(p, "layers." + std::to_string(i), in, kLayers[i].width, kLayers[i].stride);
-      in = kLayers[i].width;
-    }
-    return layers;
-  }
-
   nn::ConvNorm stem_;
   std::vector<Separable> layers_;
-  nn::Linear linear_;
+  std::optional<nn::Linear> linear_;
 };
 
 }  // namespace

@@ -42,6 +42,13 @@ constexpr std::array<Group, 7> kGroups = {{{1, 16, 1, 1},
                                            {6, 160, 3, 2},
                                            {6, 320, 1, 1}}};
 
+// The group before one that halves the sides, and two whose maps are compared besides: parts of one or two
+// groups.
+constexpr bool ends_stage(std::size_t group) {
+  return group == 1 || group == 2 || group == 4 || group == 6;
+}
+constexpr int kConv2 = 5;  // the part behind the groups
+
 class MobilenetV2 final : public Network {
  public:
   MobilenetV2(const std::string& name, int num_classes, const InputShape& input,
@@ -50,6 +57,7 @@ class MobilenetV2 final : public Network {
     const auto scaled = [&](int width) { return static_cast<int>(width * config.width); };
     int in = scaled(32);
     conv1_.emplace(parameters_, "conv1.0", "conv1.1", input.channels, in, nn::Conv2d::Options{.stride = 2});
+    end_part();
     for (std::size_t g = 0; g < kGroups.size(); ++g) {
       const int out = scaled(kGroups[g].width);
       for (int i = 0; i < kGroups[g].blocks; ++i) {
@@ -58,25 +66,34 @@ class MobilenetV2 final : public Network {
                                 kGroups[g].expansion);
         in = out;
       }
+      if (ends_stage(g)) end_part();
     }
     const int last = std::max(1280, scaled(1280));
     conv2_.emplace(parameters_, "conv2.0", "conv2.1", in, last, nn::pointwise(kInit));
+    end_part();
     classifier_.emplace(parameters_, "classifier.0", last, num_classes, nn::LinearInit::kNormal);
   }
 
-  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
-    Outputs out;
-    nn::Activated x = conv1_->activated(ctx, input, options.training, options.preactivation);
-    keep_stage(out, x);
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      for (const InvertedResidual& block : groups_[g]) x.post = block.forward(ctx, x.post, options.training);
-      if (g != 1 && g != 2 && g != 4 && g != 6) continue;
-      keep_stage(out, {options.preactivation ? x.post : Tensor{}, x.post});
+  const nn::Linear& classifier() const override { return *classifier_; }
+
+ protected:
+  Tensor run_part(Context& ctx, int index, const Tensor& input, const ForwardOptions& options,
+                  Outputs& out) const override {
+    nn::Activated x{{}, input};
+    if (index == 0 || index == kConv2) {
+      const nn::ConvNorm& layer = index == 0 ? *conv1_ : *conv2_;
+      x = layer.activated(ctx, input, options.training, options.preactivation);
+    } else {
+      int part = 1;
+      for (std::size_t g = 0; g < groups_.size(); ++g) {
+        for (const InvertedResidual& block : groups_[g])
+          if (part == index) x.post = block.forward(ctx, x.post, options.training);
+        part += ends_stage(g) ? 1 : 0;
+      }
+      if (options.preactivation) x.pre = x.post;
     }
-    x = conv2_->activated(ctx, x.post, options.training, options.preactivation);
     keep_stage(out, x);
-    classify(ctx, out, *classifier_);
-    return out;
+    return x.post;
   }
 
  private:

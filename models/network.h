@@ -47,15 +47,28 @@ inline void keep_stage(Outputs& out, const nn::Activated& map) {
   if (!map.pre.empty()) out.stages_pre.push_back(map.pre);
 }
 
-// The end of every network here: the last stage, pooled, through the last linear layer.
-void classify(Context& ctx, Outputs& out, const nn::Linear& classifier);
-
+// A network is a stem, stages, and the same end for all of them: the last map pooled, through a linear layer.
+// The stem and each stage are a part, so that a method can do something between them or let several networks
+// share the first ones. A part keeps one map of Outputs::stages; where activation comes late (Wide ResNet),
+// that of the part before it.
 class Network {
  public:
   virtual ~Network() = default;
 
   // x: (N, H, W, C) in the activation dtype of the context.
-  virtual Outputs forward(Context& ctx, const Tensor& x, const ForwardOptions& options) const = 0;
+  Outputs forward(Context& ctx, const Tensor& x, const ForwardOptions& options) const;
+
+  int num_parts() const { return static_cast<int>(ends_.size()); }
+  // Parts [first, last) of the network. x is what part first - 1 returned (the images where first is 0), the
+  // result what part `last` takes; maps are appended to `out`.
+  Tensor run(Context& ctx, int first, int last, Tensor x, const ForwardOptions& options, Outputs& out) const;
+  // The end: `map` is the last stage's, or what a method made of it.
+  void classify(Context& ctx, const Tensor& map, Outputs& out) const;
+  virtual const nn::Linear& classifier() const = 0;
+
+  // The first `parts` parts are those of `owner`, a network of the same model that is materialized: the same
+  // memory, and `owner` trains it. Before materialize().
+  void share(const Network& owner, int parts);
 
   const std::string& model() const { return model_; }
   int num_classes() const { return num_classes_; }
@@ -73,12 +86,23 @@ class Network {
   Network(std::string model, int num_classes, const InputShape& input)
       : model_(std::move(model)), num_classes_(num_classes), input_(input) {}
 
+  // Part `index`: what it hands on, its map kept in `out`.
+  virtual Tensor run_part(Context& ctx, int index, const Tensor& x, const ForwardOptions& options,
+                          Outputs& out) const = 0;
+  // The parameters declared since the last call are those of the next part.
+  void end_part() { ends_.push_back({parameters_.parameters().size(), parameters_.buffers().size()}); }
+
   ParameterSet parameters_;
 
  private:
+  struct End {
+    std::size_t parameters, buffers;
+  };
+
   std::string model_;
   int num_classes_;
   InputShape input_;
+  std::vector<End> ends_;  // of the parts, in the set
 };
 
 }  // namespace cohort::models

@@ -55,6 +55,7 @@ class ResnetCifar final : public Network {
       : Network(name, num_classes, input),
         conv1_(parameters_, "conv1", input.channels, config.widths[0], {}),
         bn1_(parameters_, "bn1", config.widths[0]) {
+    end_part();
     int in = config.widths[0];
     for (int stage = 1; stage <= 3; ++stage) {
       const int out = config.widths[stage];
@@ -64,23 +65,26 @@ class ResnetCifar final : public Network {
                                         config.option_a);
         in = out;
       }
+      end_part();
     }
     fc_.emplace(parameters_, "fc", in, num_classes);
   }
 
-  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
-    Outputs out;
-    nn::Activated x =
-        nn::activate(ctx, bn1_, conv1_.forward(ctx, input), options.training, options.preactivation);
-    keep_stage(out, x);
-    for (const auto& stage : blocks_) {
-      for (const BasicBlock& block : stage) {
+  const nn::Linear& classifier() const override { return *fc_; }
+
+ protected:
+  Tensor run_part(Context& ctx, int index, const Tensor& input, const ForwardOptions& options,
+                  Outputs& out) const override {
+    nn::Activated x{{}, input};
+    if (index == 0) {
+      x = nn::activate(ctx, bn1_, conv1_.forward(ctx, input), options.training, options.preactivation);
+    } else {
+      const auto& stage = blocks_[static_cast<std::size_t>(index - 1)];
+      for (const BasicBlock& block : stage)
         x = block.forward(ctx, x.post, options.training, options.preactivation && &block == &stage.back());
-      }
-      keep_stage(out, x);
     }
-    classify(ctx, out, *fc_);
-    return out;
+    keep_stage(out, x);
+    return x.post;
   }
 
  private:

@@ -45,6 +45,7 @@ class ShufflenetV1 final : public Network {
   ShufflenetV1(const std::string& name, int num_classes, const InputShape& input)
       : Network(name, num_classes, input),
         stem_(parameters_, "conv1", "bn1", input.channels, kStem, nn::pointwise(kInit)) {
+    end_part();
     int in = kStem;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
       for (int i = 0; i < kBlocks[s]; ++i) {
@@ -53,23 +54,28 @@ class ShufflenetV1 final : public Network {
         stages_[s].emplace_back(parameters_, block, in, own, i == 0 ? 2 : 1);
         in = kWidths[s];
       }
+      end_part();
     }
     linear_.emplace(parameters_, "linear", in, num_classes);
   }
 
-  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
-    Outputs out;
-    nn::Activated x = stem_.activated(ctx, input, options.training, options.preactivation);
-    keep_stage(out, x);
-    for (const auto& stage : stages_) {
+  const nn::Linear& classifier() const override { return *linear_; }
+
+ protected:
+  Tensor run_part(Context& ctx, int index, const Tensor& input, const ForwardOptions& options,
+                  Outputs& out) const override {
+    nn::Activated x{{}, input};
+    if (index == 0) {
+      x = stem_.activated(ctx, input, options.training, options.preactivation);
+    } else {
+      const auto& stage = stages_[static_cast<std::size_t>(index - 1)];
       for (const Bottleneck& block : stage) {
         const bool last = &block == &stage.back();
         x = block.forward(ctx, x.post, options.training, options.preactivation && last);
       }
-      keep_stage(out, x);
     }
-    classify(ctx, out, *linear_);
-    return out;
+    keep_stage(out, x);
+    return x.post;
   }
 
  private:

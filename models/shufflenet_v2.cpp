@@ -72,6 +72,7 @@ class ShufflenetV2 final : public Network {
   ShufflenetV2(const std::string& name, int num_classes, const InputShape& input)
       : Network(name, num_classes, input),
         stem_(parameters_, "conv1", "bn1", input.channels, kStem, nn::pointwise(kInit)) {
+    end_part();
     int in = kStem;
     for (std::size_t s = 0; s < kWidths.size(); ++s) {
       const std::string stage = "layer" + std::to_string(s + 1) + ".";
@@ -81,27 +82,32 @@ class ShufflenetV2 final : public Network {
         stages_.back().blocks.emplace_back(parameters_, stage + std::to_string(i), half);
       }
       in = kWidths[s];
+      end_part();
     }
     conv2_.emplace(parameters_, "conv2", "bn2", in, kLast, nn::pointwise(kInit));
+    end_part();
     linear_.emplace(parameters_, "linear", kLast, num_classes);
   }
 
-  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
-    Outputs out;
-    nn::Activated x = stem_.activated(ctx, input, options.training, options.preactivation);
-    keep_stage(out, x);
-    for (const Stage& stage : stages_) {
-      x.post = stage.down.forward(ctx, x.post, options.training);
+  const nn::Linear& classifier() const override { return *linear_; }
+
+ protected:
+  Tensor run_part(Context& ctx, int index, const Tensor& input, const ForwardOptions& options,
+                  Outputs& out) const override {
+    nn::Activated x{{}, input};
+    if (index == 0 || index + 1 == num_parts()) {
+      const nn::ConvNorm& layer = index == 0 ? stem_ : *conv2_;
+      x = layer.activated(ctx, input, options.training, options.preactivation);
+    } else {
+      const Stage& stage = stages_[static_cast<std::size_t>(index - 1)];
+      x.post = stage.down.forward(ctx, input, options.training);
       for (const BasicBlock& block : stage.blocks) {
         const bool last = &block == &stage.blocks.back();
         x = block.forward(ctx, x.post, options.training, options.preactivation && last);
       }
-      keep_stage(out, x);
     }
-    x = conv2_->activated(ctx, x.post, options.training, options.preactivation);
     keep_stage(out, x);
-    classify(ctx, out, *linear_);
-    return out;
+    return x.post;
   }
 
  private:

@@ -21,24 +21,25 @@ class Vgg final : public Network {
                                 in, kWidths[b], nn::Conv2d::Options{.bias = true, .zero_bias = true});
         in = kWidths[b];
       }
+      end_part();
     }
     classifier_.emplace(parameters_, "classifier", in, num_classes, nn::LinearInit::kNormal);
   }
 
-  Outputs forward(Context& ctx, const Tensor& input_map, const ForwardOptions& options) const override {
-    Outputs out;
-    const std::size_t num_pools = input().height == 64 ? 4 : 3;
+  const nn::Linear& classifier() const override { return *classifier_; }
+
+ protected:
+  Tensor run_part(Context& ctx, int index, const Tensor& input_map, const ForwardOptions& options,
+                  Outputs& out) const override {
+    const int num_pools = input().height == 64 ? 4 : 3;
+    const auto& block = blocks_[static_cast<std::size_t>(index)];
     nn::Activated x{{}, input_map};
-    for (std::size_t b = 0; b < blocks_.size(); ++b) {
-      for (const nn::ConvNorm& layer : blocks_[b]) {
-        const bool keep_pre = options.preactivation && &layer == &blocks_[b].back();
-        x = layer.activated(ctx, x.post, options.training, keep_pre);
-      }
-      keep_stage(out, x);
-      if (b < num_pools) x.post = ops::max_pool(ctx, x.post, {.size = 2, .stride = 2});
+    for (const nn::ConvNorm& layer : block) {
+      const bool keep_pre = options.preactivation && &layer == &block.back();
+      x = layer.activated(ctx, x.post, options.training, keep_pre);
     }
-    classify(ctx, out, *classifier_);
-    return out;
+    keep_stage(out, x);
+    return index < num_pools ? ops::max_pool(ctx, x.post, {.size = 2, .stride = 2}) : x.post;
   }
 
  private:

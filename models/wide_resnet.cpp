@@ -46,6 +46,7 @@ class WideResnet final : public Network {
   WideResnet(const std::string& name, int num_classes, const InputShape& input,
              const WideResnetConfig& config)
       : Network(name, num_classes, input), conv1_(parameters_, "conv1", input.channels, 16, {}) {
+    end_part();
     int in = 16;
     for (int group = 1; group <= 3; ++group) {
       const int out = 16 * config.widen << (group - 1);
@@ -54,25 +55,29 @@ class WideResnet final : public Network {
         groups_[group - 1].emplace_back(parameters_, block, in, out, group > 1 && i == 0 ? 2 : 1);
         in = out;
       }
+      if (group == 3) bn1_.emplace(parameters_, "bn1", in);
+      end_part();
     }
-    bn1_.emplace(parameters_, "bn1", in);
     fc_.emplace(parameters_, "fc", in, num_classes, nn::LinearInit::kZeroBias);
   }
 
-  Outputs forward(Context& ctx, const Tensor& input, const ForwardOptions& options) const override {
-    Outputs out;
-    Tensor x = conv1_.forward(ctx, input);
-    for (const auto& group : groups_) {
-      for (const Block& block : group) {
-        const bool first = &block == &group.front();
-        nn::Activated activated;
-        x = block.forward(ctx, x, options, first ? &activated : nullptr);
-        if (first) keep_stage(out, activated);
-      }
+  const nn::Linear& classifier() const override { return *fc_; }
+
+ protected:
+  // What a group hands on is not activated yet: the next group does that, and keeps the map.
+  Tensor run_part(Context& ctx, int index, const Tensor& input, const ForwardOptions& options,
+                  Outputs& out) const override {
+    if (index == 0) return conv1_.forward(ctx, input);
+    Tensor x = input;
+    const auto& group = groups_[static_cast<std::size_t>(index - 1)];
+    for (const Block& block : group) {
+      const bool first = &block == &group.front();
+      nn::Activated activated;
+      x = block.forward(ctx, x, options, first ? &activated : nullptr);
+      if (first) keep_stage(out, activated);
     }
-    keep_stage(out, nn::activate(ctx, *bn1_, x, options.training, options.preactivation));
-    classify(ctx, out, *fc_);
-    return out;
+    if (index == 3) keep_stage(out, nn::activate(ctx, *bn1_, x, options.training, options.preactivation));
+    return x;
   }
 
  private:
