@@ -112,6 +112,12 @@ Tensor Context::variable(const Shape& shape, DType dtype) {
   return t;
 }
 
+Tensor Context::leaf(const Tensor& x) {
+  Tensor t = x.detached();
+  if (recording_) t.grad = branches_[current_]->tape.new_slot(x.dtype, current_);
+  return t;
+}
+
 Workspace Context::workspace(std::size_t bytes) {
   Scratch& scratch = aside_ ? branches_[current_]->side_workspace : branches_[current_]->workspace;
   if (bytes > scratch.bytes) {

@@ -109,6 +109,9 @@ class Context {
   Tensor empty(const Shape& shape, DType dtype);              // until begin_step()
   Tensor variable(const Shape& shape, DType dtype);           // the same with a gradient slot, when recording
   Workspace workspace(std::size_t bytes);                     // until the next call on this branch
+  // The value of x with a gradient of its own, collected on the current branch (when recording): what one
+  // branch computed and several read.
+  Tensor leaf(const Tensor& x);
 
   // --- the step ---
   void begin_step();  // resets step arenas and tapes

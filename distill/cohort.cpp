@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/dispatch.h"
+#include "core/ops/pointwise.h"
 #include "kernels/append_rows.h"
 #include "kernels/augment.h"
 #include "kernels/cohort_loss.h"
@@ -118,6 +119,20 @@ struct Cohort::Evaluation {
   std::map<std::int64_t, std::unique_ptr<StepPlan>> plans;
 };
 
+namespace {
+
+void share_parts(const Cohort::Member& owner, Cohort::Member& member, int parts) {
+  if (member.spec.model != owner.spec.model) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("network '{}' is a {}, and the first parts of '{}', a {}, are to be its own too",
+                            member.spec.id, member.spec.model, owner.spec.id, owner.spec.model),
+                "networks that share parts are of one model: --net resnet32 --net resnet32");
+  }
+  member.network->share(*owner.network, parts);
+}
+
+}  // namespace
+
 Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_ptr<Method> method,
                const ImageSet& data, const CohortOptions& options)
     : ctx_(ctx), method_(std::move(method)), options_(options), inputs_(std::make_unique<Inputs>()) {
@@ -129,8 +144,17 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   for (int k = 0; k < m; ++k) {
     Member member{specs[static_cast<std::size_t>(k)], nullptr, method_->frozen(k)};
     member.network = models::make_network(member.spec.model, data.num_classes, input);
+    if (k == 0) {
+      sharing_ = method_->sharing(*member.network);
+    } else if (sharing_.parts > 0) {
+      share_parts(members_.front(), member, sharing_.parts);
+    }
     member.network->materialize(ctx, ctx.seed(), static_cast<std::uint32_t>(k));
     members_.push_back(std::move(member));
+  }
+  if (sharing_.parts > 0 && options.independent_augmentation) {
+    throw Error(ErrorKind::kUsage, "networks that share their first parts see the same images",
+                "distill.icl=false");
   }
   records_ = std::make_unique<Records>(ctx);
   inputs_->epoch = ctx.persistent_tensor({1}, DType::i32);
@@ -140,16 +164,24 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   ctx.begin_step();
   ctx.set_recording(false);
   std::vector<models::Outputs> probe;
+  Tensor shared;
   const Tensor black =
       ctx.persistent_tensor({1, data.height, data.width, data.channels}, ctx.activation_dtype());
-  for (Member& member : members_) {
-    ctx.set_layer_log(&member.layers);
-    probe.push_back(member.network->forward(
-        ctx, black, {.training = false, .preactivation = method_->wants_preactivation()}));
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    const models::Network& network = *members_[k].network;
+    const models::ForwardOptions how{.training = false, .preactivation = method_->wants_preactivation()};
+    models::Outputs& out = probe.emplace_back();
+    ctx.set_layer_log(k == 0 ? &members_[k].layers : nullptr);  // shared layers are the first member's
+    const Tensor x = network.run(ctx, 0, sharing_.parts, black, how, out);
+    if (k == 0) shared = x;
+    ctx.set_layer_log(&members_[k].layers);
+    network.run(ctx, sharing_.parts, network.num_parts(), x, how, out);
+    network.classify(ctx, out.stages.back(), out);
   }
   ctx.set_layer_log(nullptr);
   ctx.set_recording(true);
   method_->setup(ctx, probe);
+  if (sharing_.parts > 0) method_->setup_shared(ctx, shared);
   if (const std::optional<PerturbationChoice> choice = method_->perturbation()) {
     perturbation_ = std::make_unique<Perturbation>(ctx, *choice, data.height);
   }
@@ -210,40 +242,77 @@ std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bo
   return batches;
 }
 
+Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
+  const bool preactivation = training && method_->wants_preactivation();
+  const auto how = [&](const Member& member) {
+    return models::ForwardOptions{.training = training && !member.frozen, .preactivation = preactivation};
+  };
+  Walk walked{.outputs = std::vector<models::Outputs>(members_.size()), .shared = {}, .entries = batches};
+  models::Outputs below;
+  if (sharing_.parts > 0) {
+    const Member& owner = members_.front();
+    walked.shared = owner.network->run(ctx_, 0, sharing_.parts, batches.front(), how(owner), below);
+    // Nobody's own: gradients of several members may not meet on them.
+    for (Tensor& map : below.stages) map = map.detached();
+    for (Tensor& map : below.stages_pre) map = map.detached();
+  }
+  ctx_.fork();
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    const Member& member = members_[k];
+    models::Outputs& out = walked.outputs[k] = below;
+    ctx_.on_branch(static_cast<int>(k) + 1, [&] {
+      ctx_.set_recording(training && !member.frozen);
+      if (sharing_.parts > 0) walked.entries[k] = ctx_.leaf(walked.shared);
+      const models::Network& network = *member.network;
+      network.run(ctx_, sharing_.parts, network.num_parts(), walked.entries[k], how(member), out);
+      network.classify(ctx_, method_->transform(ctx_, static_cast<int>(k), out.stages.back(), training), out);
+      ctx_.set_recording(training);
+    });
+  }
+  ctx_.join();
+  return walked;
+}
+
+// The gradients of all who read the shared map, in the members' order and then the method's, through the
+// parts below it.
+void Cohort::backward_shared(const Walk& walked, const StepView& view) {
+  const double factor = sharing_.mean_gradient ? 1.0 / size() : 1.0;
+  for (const Tensor& entry : walked.entries) {
+    if (entry.grad->written) ops::add_gradient(ctx_, walked.shared, ctx_.grad_of(entry), factor);
+  }
+  if (view.shared.grad->written) ops::add_gradient(ctx_, walked.shared, ctx_.grad_of(view.shared));
+  ctx_.backward();
+}
+
 void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   ctx_.begin_step();
   feed.take(rows, {inputs_->indices, inputs_->image_rows, inputs_->epoch, inputs_->step, sgd_->rates()});
   const std::vector<Tensor> batches = make_batches(feed, rows, /*training=*/true);
   StepView view;
-  view.outputs.resize(members_.size());
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
   view.epoch = inputs_->epoch;
   if (perturbation_) perturb(view, batches);
 
-  ctx_.fork();
+  const Walk walked = walk(batches, /*training=*/true);
+  view.outputs = walked.outputs;
+  if (!walked.shared.empty()) view.shared = ctx_.leaf(walked.shared);
   for (std::size_t k = 0; k < members_.size(); ++k) {
-    const Member& member = members_[k];
-    ctx_.on_branch(static_cast<int>(k) + 1, [&] {
-      ctx_.set_recording(!member.frozen);
-      view.outputs[k] = member.network->forward(
-          ctx_, batches[k], {.training = !member.frozen, .preactivation = method_->wants_preactivation()});
-      ctx_.set_recording(true);
-    });
+    if (!members_[k].frozen) members_[k].network->parameters().reset_grads();
+    for (ParameterSet* extra : method_->extra_parameters(static_cast<int>(k))) extra->reset_grads();
   }
-  ctx_.join();
   method_->losses(ctx_, view);
+  ctx_.backward();
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
     Member& member = members_[k];
     if (member.frozen) continue;
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
-      member.network->parameters().reset_grads();
-      for (ParameterSet* extra : method_->extra_parameters(static_cast<int>(k))) extra->reset_grads();
       method_->feature_losses(ctx_, view, static_cast<int>(k));
       ctx_.backward();
     });
   }
   ctx_.join();
+  if (sharing_.parts > 0) backward_shared(walked, view);
   sgd_->step(view.report.loss, view.report.step_mask);
   plan.report = view.report;
   record(view.report);
@@ -379,16 +448,13 @@ void Cohort::evaluate_once(Evaluation& evaluation, std::int64_t rows) {
                                .rows = rows,
                                .batch_size = kEvalBatch,
                                .columns = evaluation.logits.front().shape[1]};
-  ctx_.fork();
+  const Walk walked = walk(batches, /*training=*/false);
   for (std::size_t k = 0; k < members_.size(); ++k) {
-    ctx_.on_branch(static_cast<int>(k) + 1, [&] {
-      const Tensor logits = members_[k].network->forward(ctx_, batches[k], {.training = false}).logits;
-      check(logits.dtype == args.dtype, "cohort: logits have the dtype of parameters");
-      args.in[k] = logits.data;
-      args.out[k] = evaluation.logits[k].as<float>();
-    });
+    const Tensor& logits = walked.outputs[k].logits;
+    check(logits.dtype == args.dtype, "cohort: logits have the dtype of parameters");
+    args.in[k] = logits.data;
+    args.out[k] = evaluation.logits[k].as<float>();
   }
-  ctx_.join();
   on_device(ctx_, [&](auto stream) { kernels::append_rows(stream, args); });
   ctx_.set_recording(true);
 }

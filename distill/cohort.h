@@ -96,6 +96,14 @@ class Cohort {
     std::unique_ptr<StepPlan> step;
     Report report;
   };
+  // All members' outputs for the batches, forked and joined.
+  struct Walk {
+    std::vector<models::Outputs> outputs;
+    Tensor shared;                // what the shared parts hand on
+    std::vector<Tensor> entries;  // per member the same with a gradient of its own
+  };
+  Walk walk(const std::vector<Tensor>& batches, bool training);
+  void backward_shared(const Walk& walk, const StepView& view);
   void reserve(std::int64_t rows);
   void step_once(Feed& feed, Plan& plan, std::int64_t rows);
   void evaluate_once(Evaluation& evaluation, std::int64_t rows);
@@ -107,6 +115,7 @@ class Cohort {
   std::vector<Member> members_;
   std::unique_ptr<Method> method_;
   CohortOptions options_;
+  Sharing sharing_;
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Perturbation> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;

@@ -18,6 +18,20 @@ bool Method::frozen(int) const {
   return false;
 }
 
+Sharing Method::sharing(const models::Network&) const {
+  return {};
+}
+
+void Method::setup_shared(Context&, const Tensor&) {}
+
+Tensor Method::transform(Context&, int, const Tensor& map, bool) {
+  return map;
+}
+
+std::map<std::string, std::vector<double>> Method::folded(Context&, int, const models::Network&) {
+  return {};
+}
+
 void Method::feature_losses(Context&, StepView&, int) {}
 
 std::vector<ParameterSet*> Method::extra_parameters(int) {

@@ -6,6 +6,7 @@
 // outputs of the same step (simultaneous update).
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,6 +38,8 @@ struct Report {
   Tensor kl_weight;     // (M, M) A: the teaching matrix in force
   Tensor teacher;       // () i32: the member that taught this batch; empty where the method has none
   Tensor target;        // (B, C) A: the shared soft target; empty unless the method has one
+  Tensor gate;          // (B, M) A: each member's share of the target; empty unless the method has a gate
+  Tensor grad_gate;     // (B, M) A: the loss's gradient with regard to it
   Tensor step_mask;     // (M) i32: 0 where a member is paused, not updated by this step; empty: all are
   Tensor mode;          // (M) i32: of a teacher 1 (expert) or 0 (learning), of others -1; may be empty
   std::vector<FeatureTerm> feature_terms;
@@ -46,7 +49,10 @@ struct Report {
 struct StepView {
   std::vector<models::Outputs> outputs;  // of the M members
   Tensor labels;                         // (B) i32
-  Tensor epoch;                          // (1) i32, from 0; empty where there are no epochs
+  // What the shared parts of the networks hand on (Sharing), with a gradient of its own; empty without.
+  Tensor shared;
+  Tensor epoch;          // (1) i32, from 0; empty where there are no epochs
+  Tensor gate_scores;    // (B, M) A: of a gate, where they are given instead of computed (`cohort loss`)
   Tensor valid_rows;     // () i32: the leading images count, as in Context::valid_images(); empty: all
   Tensor mixed_labels;   // (B, 4) i32, of the member whose images were mixed; may be empty
   Tensor mixed_weights;  // (B, 4) A
@@ -65,6 +71,13 @@ struct PerturbationChoice {
   int period = 0;                              // 0: the preset's
   bool per_sample = false;
   std::optional<kernels::PerturbDomain> domain;  // none: the preset's
+};
+
+// Parts of the networks (models::Network) that exist once and belong to the first member; the others go on
+// from what these hand on, each with parts and a classifier of its own.
+struct Sharing {
+  int parts = 0;               // from the images on; 0: nothing is shared
+  bool mean_gradient = false;  // into them goes the mean of the members' gradients, not the sum
 };
 
 // What the networks make of the held-out images, in evaluation mode.
@@ -87,13 +100,24 @@ class Method {
   // A frozen member only teaches: evaluation mode, no gradient, no update.
   virtual bool frozen(int member) const;
   virtual bool wants_preactivation() const { return false; }
+  // All members are of `model` where parts are shared.
+  virtual Sharing sharing(const models::Network& model) const;
   virtual std::optional<PerturbationChoice> perturbation() const { return std::nullopt; }
 
   // Allocates device state. `probe` holds the outputs of all members for a batch of one (shapes only).
   virtual void setup(Context& ctx, const std::vector<models::Outputs>& probe) = 0;
+  // After setup(), where parts are shared: the map that they hand on for a batch of one (shape only).
+  virtual void setup_shared(Context& ctx, const Tensor& shared);
+
+  // On the branch of `member`, in training and evaluation: what its classifier gets in place of its last map.
+  virtual Tensor transform(Context& ctx, int member, const Tensor& map, bool training);
+  // Parameters of the member's network, by name, with the values that make it do without transform() what it
+  // does with it: what weight files hold.
+  virtual std::map<std::string, std::vector<double>> folded(Context& ctx, int member,
+                                                            const models::Network& network);
 
   // Between join and fork, on the main branch: decides, computes the losses on logits and writes their
-  // gradients.
+  // gradients. What it records here is run back before the members' own backward passes.
   virtual void losses(Context& ctx, StepView& view) = 0;
 
   // On the branch of `member`, before its backward pass: terms on its feature maps.

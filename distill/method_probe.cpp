@@ -1,6 +1,8 @@
 #include "distill/method_probe.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
+
+#include <cmath>
 
 #include "core/ops/pool.h"
 #include "distill/file_layout.h"
@@ -39,6 +41,23 @@ void validate(const ProbeInput& in) {
   for (const std::vector<ProbeMap>& maps : in.earlier) {
     for (const ProbeMap& map : maps) fits(map);
   }
+}
+
+void validate_gate(const ProbeInput& in) {
+  if (in.gate.empty()) return;
+  const std::size_t members = in.logits.size();
+  bool good = in.gate.size() == static_cast<std::size_t>(in.rows) * members;
+  for (std::size_t row = 0; good && row < in.gate.size(); row += members) {
+    double sum = 0;
+    for (std::size_t k = row; k < row + members; ++k) {
+      good = good && in.gate[k] >= 0;
+      sum += in.gate[k];
+    }
+    good = good && std::abs(sum - 1) < 1e-6;
+  }
+  if (good) return;
+  throw Error(ErrorKind::kUsage, "a gate that is no distribution over the networks for each row",
+              "gate is (rows, networks), not negative, every row with the sum 1");
 }
 
 void validate_classifiers(const ProbeInput& in) {
@@ -113,19 +132,63 @@ std::vector<double> to_nchw(std::int64_t rows, const ProbeMap& map, const std::v
   return nchw;
 }
 
-std::vector<ProbeParameter> parameters_of(Context& ctx, Method& method, int members) {
-  std::vector<ProbeParameter> all;
+// f(member, name, parameter) for all that is the method's own. A second set's names begin with "2.", ...
+template <class F>
+void for_each_parameter(Method& method, int members, F f) {
   for (int k = 0; k < members; ++k) {
     const std::vector<ParameterSet*> sets = method.extra_parameters(k);
     for (std::size_t i = 0; i < sets.size(); ++i) {
-      for (const Parameter& p : sets[i]->parameters()) {
-        all.push_back({k, i == 0 ? p.name : fmt::format("{}.{}", i + 1, p.name), file_dims(p),
-                       reorder(download_values(ctx, p.value), p, /*to_file=*/true),
-                       reorder(gradient_of(ctx, p.value), p, /*to_file=*/true)});
-      }
+      for (const Parameter& p : sets[i]->parameters())
+        f(k, i == 0 ? p.name : fmt::format("{}.{}", i + 1, p.name), p);
     }
   }
+}
+
+std::vector<ProbeParameter> parameters_of(Context& ctx, Method& method, int members) {
+  std::vector<ProbeParameter> all;
+  for_each_parameter(method, members, [&](int k, const std::string& name, const Parameter& p) {
+    all.push_back({k, name, file_dims(p), reorder(download_values(ctx, p.value), p, /*to_file=*/true),
+                   reorder(gradient_of(ctx, p.value), p, /*to_file=*/true)});
+  });
   return all;
+}
+
+void set_parameters(Context& ctx, Method& method, const ProbeInput& in) {
+  for (const ProbeParameter& given : in.parameters) {
+    bool found = false;
+    for_each_parameter(method, static_cast<int>(in.logits.size()),
+                       [&](int k, const std::string& name, const Parameter& p) {
+                         if (k != given.member || name != given.name || file_dims(p) != given.dims) return;
+                         upload_values(ctx, p.value, reorder(given.values, p, /*to_file=*/false));
+                         found = true;
+                       });
+    if (found) continue;
+    throw Error(ErrorKind::kUsage,
+                fmt::format("the method has no tensor {} of network {} in the shape [{}]", given.name,
+                            given.member, fmt::join(given.dims, ",")),
+                "a run without it lists the tensors: parameter_K.NAME");
+  }
+}
+
+// What transforms a map does so in training, on the branch of its member.
+void show_maps(Context& ctx, Method& method, StepView& view) {
+  for (int k = 0; k < view.members(); ++k) {
+    ctx.on_branch(k + 1, [&] {
+      ctx.set_recording(!method.frozen(k));
+      method.transform(ctx, k, view.outputs[static_cast<std::size_t>(k)].stages.back(), /*training=*/true);
+      ctx.set_recording(true);
+    });
+  }
+}
+
+// The gate's scores that give these shares.
+Tensor scores_of(Context& ctx, const ProbeInput& in) {
+  const auto members = static_cast<std::int64_t>(in.logits.size());
+  const Tensor scores = ctx.variable({in.rows, members}, ctx.parameter_dtype());
+  std::vector<double> logarithms;
+  for (const double share : in.gate) logarithms.push_back(std::log(share));
+  upload_values(ctx, scores, logarithms);
+  return scores;
 }
 
 // The given samples stand for the held-out ones too.
@@ -140,6 +203,7 @@ void show_held_out(Context& ctx, Method& method, const ProbeInput& in) {
 ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t seed) {
   validate(in);
   validate_classifiers(in);
+  validate_gate(in);
   const int m = static_cast<int>(in.logits.size());
   method.check_members(m);
   Context ctx({.precision = in.double_precision ? Precision::kF64 : Precision::kF32,
@@ -162,7 +226,15 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
 
   method.setup(ctx, view.outputs);
   if (method.wants_held_out()) show_held_out(ctx, method, in);
+  if (!in.features.empty()) {
+    view.shared = view.outputs.front().stages.back();
+    method.setup_shared(ctx, view.shared);
+  }
+  set_parameters(ctx, method, in);
+  if (!in.features.empty()) show_maps(ctx, method, view);
+  if (!in.gate.empty()) view.gate_scores = scores_of(ctx, in);
   method.losses(ctx, view);
+  ctx.backward();
   for (int k = 0; k < m; ++k) {
     if (method.frozen(k)) continue;
     ctx.on_branch(k + 1, [&] {
@@ -192,6 +264,8 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     out.teacher = static_cast<int>(download_values(ctx, view.report.teacher)[0]);
   out.kl_weight = download_values(ctx, view.report.kl_weight);
   if (!view.report.target.empty()) out.target = download_values(ctx, view.report.target);
+  if (!view.report.gate.empty()) out.gate = download_values(ctx, view.report.gate);
+  if (!view.report.grad_gate.empty()) out.grad_gate = download_values(ctx, view.report.grad_gate);
   if (!view.report.step_mask.empty()) out.step_mask = download_values(ctx, view.report.step_mask);
   return out;
 }

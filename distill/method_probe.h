@@ -22,16 +22,6 @@ struct ProbeClassifier {
   std::vector<double> bias;    // (classes)
 };
 
-struct ProbeInput {
-  bool double_precision = true;  // false: everything is rounded to f32 and computed in f32
-  std::int64_t rows = 0, classes = 0;
-  std::vector<std::vector<double>> logits = {};     // per member (rows, classes)
-  std::vector<std::int32_t> labels = {};            // (rows)
-  std::vector<ProbeMap> features = {};              // per member its last map, or empty
-  std::vector<std::vector<ProbeMap>> earlier = {};  // per member the maps before that, or empty
-  std::vector<ProbeClassifier> classifiers = {};    // per member, or empty
-};
-
 // A trainable tensor of the method itself (an adapter, ...), in PyTorch's layout.
 struct ProbeParameter {
   int member;
@@ -40,20 +30,34 @@ struct ProbeParameter {
   std::vector<double> values, gradient;
 };
 
+struct ProbeInput {
+  bool double_precision = true;  // false: everything is rounded to f32 and computed in f32
+  std::int64_t rows = 0, classes = 0;
+  std::vector<std::vector<double>> logits = {};     // per member (rows, classes)
+  std::vector<std::int32_t> labels = {};            // (rows)
+  std::vector<ProbeMap> features = {};              // per member its last map, or empty
+  std::vector<std::vector<ProbeMap>> earlier = {};  // per member the maps before that, or empty
+  std::vector<ProbeClassifier> classifiers = {};    // per member, or empty
+  std::vector<ProbeParameter> parameters = {};      // values to take the place of drawn ones
+  std::vector<double> gate = {};                    // (rows, members) in place of a computed one, or empty
+};
+
 struct ProbeOutput {
   std::vector<double> loss;                        // per member, everything in force
   std::vector<std::vector<double>> grad_logits;    // per member (rows, classes); zeros for a frozen one
   std::vector<std::vector<double>> grad_features;  // per member (N, C, H, W); empty without features
   std::vector<std::vector<std::vector<double>>> grad_earlier;  // the same of the maps before
   std::vector<ProbeClassifier> grad_classifiers;               // per member; empty without classifiers
-  std::vector<ProbeParameter> parameters;  // the method's own, with the values they were drawn with
-  int teacher = -1;                        // -1: the method chooses none
-  std::vector<double> kl_weight;           // (members, members)
-  std::vector<double> target;              // (rows, classes); empty without a shared target
-  std::vector<double> step_mask;           // (members); empty where the method pauses nobody
+  std::vector<ProbeParameter> parameters;                      // the method's own, with the values they had
+  int teacher = -1;                                            // -1: the method chooses none
+  std::vector<double> kl_weight;                               // (members, members)
+  std::vector<double> target;           // (rows, classes); empty without a shared target
+  std::vector<double> gate, grad_gate;  // (rows, members); empty where the method has none
+  std::vector<double> step_mask;        // (members); empty where the method pauses nobody
 };
 
-// A step without epochs (nothing warms up); a method that learns something of held-out images sees the given
+// A step without epochs (nothing warms up), in which logits and maps are independent of each other. The first
+// member's map is what shared parts hand on; a method that learns something of held-out images sees the given
 // samples as those. Throws Error(kUsage) for shapes that disagree and labels out of range.
 ProbeOutput probe_method(Method& method, const ProbeInput& input, std::uint64_t seed = 0);
 

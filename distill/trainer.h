@@ -158,10 +158,13 @@ class Trainer {
 
 // --- weights of one network in files (distill/weights.cpp) ---
 
-// PyTorch's names and layouts (convolutions OIHW, num_batches_tracked) as f32 safetensors bytes.
+// PyTorch's names and layouts (convolutions OIHW, num_batches_tracked) as f32 safetensors bytes. `folded`:
+// parameters by name that are written with these values, in our order (Method::folded).
 std::vector<std::byte> serialize_weights(Context& ctx, const models::Network& network,
                                          std::int64_t batches_tracked,
-                                         const std::map<std::string, std::string>& metadata);
+                                         const std::map<std::string, std::string>& metadata,
+                                         const std::map<std::string, std::vector<double>>& folded = {});
+// Those of parts that the network shares are the owner's: checked and left alone.
 // Strict: every tensor of the network once, in its shape (num_batches_tracked may be absent). Known prefixes
 // (module., model., student., _orig_mod.) are stripped. `origin` names the file in errors. Throws
 // Error(kCheckpoint) before anything is changed. Returns the number of batches tracked.

@@ -51,8 +51,14 @@ std::vector<OptimTensor> optim_tensors(Cohort& cohort) {
     ParameterSet& set = member.network->parameters();
     if (!member.frozen) {
       for (const Parameter& p : set.parameters()) {
+        if (p.shared) continue;
         tensors.push_back({"momentum." + member.spec.id + "." + p.name, part_of(set.momenta(), set, p)});
       }
+    }
+    // Those whose place in the weight file is taken by what makes up for the method's parts.
+    const auto folded = cohort.method().folded(cohort.context(), k, *member.network);
+    for (const Parameter& p : set.parameters()) {
+      if (folded.count(p.name) > 0) tensors.push_back({"own." + member.spec.id + "." + p.name, p.value});
     }
     add_extra(tensors, member.spec.id, cohort.method().extra_parameters(k));
   }
@@ -109,7 +115,8 @@ std::vector<NamedBytes> Trainer::state() const {
                {"last_test", to_json(last_test_)}};
   const std::vector<double> method_state = cohort_.method().state();
   if (!method_state.empty()) json["method"] = method_state;
-  for (const Cohort::Member& member : cohort_.members()) {
+  for (int k = 0; k < cohort_.size(); ++k) {
+    const Cohort::Member& member = cohort_.members()[static_cast<std::size_t>(k)];
     const models::InputShape& in = member.network->input();
     files.push_back(
         {member.spec.id + ".safetensors",
@@ -117,7 +124,8 @@ std::vector<NamedBytes> Trainer::state() const {
                            {{"cohort.arch", member.spec.model},
                             {"cohort.classes", std::to_string(member.network->num_classes())},
                             {"cohort.input", fmt::format("{}x{}x{}", in.channels, in.height, in.width)},
-                            {"cohort.step", std::to_string(step_)}})});
+                            {"cohort.step", std::to_string(step_)}},
+                           cohort_.method().folded(ctx_, k, *member.network))});
     json["members"].push_back({{"id", member.spec.id}, {"model", member.spec.model}});
   }
   for (const Best& b : best_) {
@@ -212,6 +220,7 @@ void Trainer::restore(std::span<const NamedBytes> files) {
     refuse(e.what());
   }
   for (int k = 0; k < cohort_.size(); ++k) {
+    cohort_.members()[static_cast<std::size_t>(k)].network->parameters().refresh_shadow(ctx_);
     for (ParameterSet* extra : cohort_.method().extra_parameters(k)) extra->refresh_shadow(ctx_);
   }
 }

@@ -15,14 +15,15 @@ struct FileTensor {
   std::vector<std::int64_t> dims;
   Tensor value;
   const Parameter* parameter;  // null: a buffer
+  bool shared;                 // of a network that is loaded by itself
 };
 
 std::vector<FileTensor> tensors_of(const models::Network& network) {
   std::vector<FileTensor> tensors;
   for (const Parameter& p : network.parameters().parameters())
-    tensors.push_back({p.name, file_dims(p), p.value, &p});
+    tensors.push_back({p.name, file_dims(p), p.value, &p, p.shared});
   for (const Buffer& b : network.parameters().buffers())
-    tensors.push_back({b.name, dims_of(b.shape), b.value, nullptr});
+    tensors.push_back({b.name, dims_of(b.shape), b.value, nullptr, b.shared});
   return tensors;
 }
 
@@ -59,13 +60,16 @@ std::string list_first(const std::vector<std::string>& lines) {
 
 std::vector<std::byte> serialize_weights(Context& ctx, const models::Network& network,
                                          std::int64_t batches_tracked,
-                                         const std::map<std::string, std::string>& metadata) {
+                                         const std::map<std::string, std::string>& metadata,
+                                         const std::map<std::string, std::vector<double>>& folded) {
   std::vector<std::vector<float>> values;
   std::vector<TensorView> views;
   const std::vector<FileTensor> tensors = tensors_of(network);
   values.reserve(tensors.size());
   for (const FileTensor& t : tensors) {
-    const std::vector<double> exact = download_values(ctx, t.value);
+    const auto replaced = folded.find(t.name);
+    const std::vector<double> exact =
+        replaced != folded.end() ? replaced->second : download_values(ctx, t.value);
     values.push_back(in_order(t, {exact.begin(), exact.end()}, /*to_file=*/true));
     views.push_back(
         {t.name, FileDType::kF32, t.dims, values.back().data(), values.back().size() * sizeof(float)});
@@ -119,6 +123,7 @@ std::int64_t load_weights(Context& ctx, models::Network& network, std::span<cons
   }
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const FileTensor& w = wanted[i];
+    if (w.shared) continue;
     const float* data = static_cast<const float*>(sources[i]->data);
     const std::vector<float> v =
         in_order(w, {data, data + sources[i]->bytes / sizeof(float)}, /*to_file=*/false);

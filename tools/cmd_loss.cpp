@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <deque>
 #include <memory>
 
@@ -93,6 +94,20 @@ void read_earlier_maps(const NpzArrays& arrays, int member, DType dtype, distill
   input.earlier.push_back(std::move(maps));
 }
 
+// Values for the method's own tensors: parameter_K.NAME, as --out writes them.
+void read_parameters(const NpzArrays& arrays, distill::ProbeInput& input) {
+  constexpr std::string_view kPrefix = "parameter_";
+  for (const auto& [name, array] : arrays) {
+    const std::size_t dot = name.find('.');
+    if (!name.starts_with(kPrefix) || dot == std::string::npos) continue;
+    int member = -1;
+    const char *const first = name.data() + kPrefix.size(), *const last = name.data() + dot;
+    if (std::from_chars(first, last, member).ptr != last)
+      throw Error(ErrorKind::kInput, fmt::format("array '{}' names no network", name), "parameter_K.NAME");
+    input.parameters.push_back({member, name.substr(dot + 1), array.shape, as_doubles(array, name), {}});
+  }
+}
+
 // Doubles are computed in double, floats in float: logits_0 decides.
 distill::ProbeInput read_input(const NpzArrays& arrays) {
   distill::ProbeInput input;
@@ -124,6 +139,8 @@ distill::ProbeInput read_input(const NpzArrays& arrays) {
     if (arrays.count(fmt::format("weight_{}", k)) + arrays.count(fmt::format("bias_{}", k)) == 0) continue;
     input.classifiers.push_back(read_classifier(arrays, k, input.classes, map.shape[1]));
   }
+  read_parameters(arrays, input);
+  if (arrays.count("gate") > 0) input.gate = as_doubles(require(arrays, "gate", 2), "gate");
   const NpyArray& labels = require(arrays, "labels", 1);
   if (labels.dtype != DType::i32 && labels.dtype != DType::i64) {
     throw Error(ErrorKind::kInput, "array 'labels' is neither int32 nor int64", "labels.astype(numpy.int64)");
@@ -191,6 +208,8 @@ OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeO
   if (output.teacher >= 0) arrays.add("teacher", output.teacher);
   arrays.add("w", {members, members}, output.kl_weight);
   arrays.add("step_mask", {members}, output.step_mask);
+  arrays.add("gate", {input.rows, members}, output.gate);
+  arrays.add("grad_gate", {input.rows, members}, output.grad_gate);
   arrays.add("target", {input.rows, input.classes}, output.target);
   return arrays;
 }
@@ -253,13 +272,14 @@ CommandSpec loss_command() {
   spec.flags.push_back(
       {"--in", "-i", "IN.npz",
        "logits_K, labels, and where the method wants them features_K (the last map), stage_K_0, stage_K_1, "
-       "... (those before it), weight_K, bias_K; float32 is computed in f32, float64 in double; member 0 is "
-       "the teacher of methods with fixed roles",
+       "... (those before it), weight_K, bias_K, gate, and values for the method's own parameter_K.NAME; "
+       "float32 is computed in f32, float64 in double; member 0 is the teacher of methods with fixed roles",
        "Run"});
   spec.flags.push_back(
       {"--out", "-o", "OUT.npz",
        "loss_K, grad_logits_K, grad_features_K, grad_stage_K_J, grad_weight_K, grad_bias_K, the method's own "
-       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, step_mask, target",
+       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, step_mask, target, gate "
+       "and grad_gate",
        "Output"});
   spec.flags.push_back(json_flag());
   spec.run = run_loss;

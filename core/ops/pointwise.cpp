@@ -8,19 +8,6 @@
 namespace cohort::ops {
 namespace {
 
-// Adds `gradient` to the gradient of x, if x wants one.
-void collect(Context& ctx, const Tensor& x, const Tensor& gradient) {
-  const GradTarget target = ctx.grad_target(x);
-  if (!target) return;
-  on_device(ctx, [&](auto stream) {
-    kernels::scale(stream, {.dtype = x.dtype,
-                            .count = x.count(),
-                            .x = gradient.data,
-                            .y = target.grad.data,
-                            .mode = target.mode});
-  });
-}
-
 struct ReluNode final : Node {
   Tensor x;
 
@@ -51,9 +38,9 @@ struct AddNode final : Node {
   void backward(Context& ctx) override {
     const Tensor grad_y = ctx.grad_of(y);
     const bool a_has_one = a.grad != nullptr && a.grad->data != nullptr;
-    collect(ctx, a_has_one ? a : b, grad_y);
+    add_gradient(ctx, a_has_one ? a : b, grad_y);
     const Tensor& other = a_has_one ? b : a;
-    if (!ctx.hand_over_grad(y, other)) collect(ctx, other, grad_y);
+    if (!ctx.hand_over_grad(y, other)) add_gradient(ctx, other, grad_y);
   }
 };
 
@@ -79,6 +66,19 @@ struct ShortcutANode final : Node {
 };
 
 }  // namespace
+
+void add_gradient(Context& ctx, const Tensor& x, const Tensor& gradient, double factor) {
+  const GradTarget target = ctx.grad_target(x);
+  if (!target) return;
+  on_device(ctx, [&](auto stream) {
+    kernels::scale(stream, {.dtype = x.dtype,
+                            .count = x.count(),
+                            .x = gradient.data,
+                            .y = target.grad.data,
+                            .factor = factor,
+                            .mode = target.mode});
+  });
+}
 
 Tensor relu(Context& ctx, const Tensor& x) {
   const Tensor y = ctx.variable(x.shape, x.dtype);

@@ -102,6 +102,19 @@ class AdmTerms final : public Method {
   bool frozen(int member) const override { return base_->frozen(member); }
   bool wants_preactivation() const override { return preactivation_ || base_->wants_preactivation(); }
 
+  Sharing sharing(const models::Network& model) const override {
+    if (base_->sharing(model).parts == 0) return {};
+    throw Error(ErrorKind::kUsage, "adm compares the maps of networks, and these share their first parts",
+                "leave adm out");
+  }
+  Tensor transform(Context& ctx, int member, const Tensor& map, bool training) override {
+    return base_->transform(ctx, member, map, training);
+  }
+  std::map<std::string, std::vector<double>> folded(Context& ctx, int member,
+                                                    const models::Network& network) override {
+    return base_->folded(ctx, member, network);
+  }
+
   bool wants_held_out() const override { return base_->wants_held_out(); }
   void end_of_epoch(Context& ctx, const HeldOut& held_out) override { base_->end_of_epoch(ctx, held_out); }
   std::vector<double> state() const override { return base_->state(); }

@@ -21,6 +21,7 @@ MethodInfo fitnet_info();
 MethodInfo shake_info();
 MethodInfo diswot_info();
 MethodInfo adm_info();
+MethodInfo norm_info();
 
 AdditionInfo adm_addition();
 

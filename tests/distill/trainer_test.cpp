@@ -69,7 +69,7 @@ TEST_P(EveryMethod, TrainsInBf16) {
 }
 
 TEST_P(EveryMethod, ResumesBitwiseAtEveryStep) {
-  const RunOptions options{.method = GetParam(), .models = {"resnet8", "wrn_16_2"}};
+  const RunOptions options{.method = GetParam(), .models = test::two_models(GetParam())};
   TestRun whole(options);
   whole.trainer->run();
   const auto steps = static_cast<std::int64_t>(whole.recorder.steps.size());

@@ -64,6 +64,12 @@ struct MethodAsTestName {
   }
 };
 
+// Two networks for any method, of different models where it can train such.
+inline std::vector<std::string> two_models(const std::string& method) {
+  const bool branches = method == "one" || method == "clnn";
+  return {"resnet8", branches ? "resnet8" : "wrn_16_2"};
+}
+
 struct RunOptions {
   std::string method = "dml";
   std::string add = {};  // an addition to it
