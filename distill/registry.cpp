@@ -8,7 +8,8 @@ const std::vector<MethodInfo>& registry() {
       independent_info(), kd_info(),          dkd_info(),           dml_info(),
       kdcl_naive_info(),  kdcl_linear_info(), kdcl_minlogit_info(), kdcl_general_info(),
       kdcl_mean_info(),   competitive_info(), switokd_info(),       adm_info(),
-      fitnet_info(),      shake_info(),       diswot_info(),        norm_info()};
+      fitnet_info(),      shake_info(),       diswot_info(),        norm_info(),
+      one_info(),         clnn_info()};
   return methods;
 }
 

@@ -22,6 +22,8 @@ MethodInfo shake_info();
 MethodInfo diswot_info();
 MethodInfo adm_info();
 MethodInfo norm_info();
+MethodInfo one_info();
+MethodInfo clnn_info();
 
 AdditionInfo adm_addition();
 

@@ -260,6 +260,61 @@ def diswot(case, option):
     return losses
 
 
+def norm(case, option):
+    N, g, a, b, T = (option("norm." + key) for key in ("N", "g", "a", "b", "T"))
+    case.frozen = {0}
+
+    def seen(z):
+        if not option("norm.ln"):
+            return z
+        return 2.5 * (z - z.mean(1, keepdim=True)) / torch.sqrt(z.var(1, unbiased=False, keepdim=True) + 1e-7)
+    losses = [F.cross_entropy(seen(case.z[0]), case.y)]
+    for k in case.members[1:]:
+        of = lambda name: case.parameter(k, "norm.expand." + name)
+        wide = F.conv2d(case.f[k], of("conv.weight"))
+        wide = F.batch_norm(wide, None, None, of("bn.weight"), of("bn.bias"), training=True, eps=1e-5)
+        teacher, ratio = case.f[0].detach(), case.f[0].shape[2] / case.f[k].shape[2]
+        if ratio > 1:
+            teacher = F.max_pool2d(teacher, int(ratio))
+        if ratio < 1:
+            wide = F.max_pool2d(wide, int(1 / ratio))
+        z = seen(case.z[k])
+        losses.append(g * F.cross_entropy(z, case.y) + a * kl(soft(seen(case.z[0]), T), z, T)
+                      + b * N * F.mse_loss(wide, teacher.repeat(1, N, 1, 1)))
+    return losses
+
+
+def one(case, option):
+    """The gate is an array of its own, or computed from the first network's map, which stands for the shared one."""
+    T, lam = option("one.T"), option("one.lambda")
+    if case.gate is not None:
+        gate = case.gate
+    else:
+        bias = torch.tensor(case.answer["parameter_0.gate.fc.bias"])  # taken off again: its gradient is rounding
+        scores = F.linear(case.f[0].mean((2, 3)), case.parameter(0, "gate.fc.weight"), bias)
+        scores = F.batch_norm(scores, None, None, case.parameter(0, "gate.bn.weight"), case.parameter(0, "gate.bn.bias"),
+                              training=True, eps=1e-5)
+        gate = F.softmax(torch.relu(scores), 1)
+    ensemble = sum(gate[:, k:k + 1] * case.z[k] for k in case.members)
+    losses = [ce(case, k) + lam * kl(soft(ensemble, T), case.z[k], T) for k in case.members]
+    losses[0] = losses[0] + F.cross_entropy(ensemble, case.y)
+    return losses
+
+
+def clnn(case, option):
+    T, beta = option("clnn.T"), option("clnn.beta")
+    scale = T * T if option("clnn.t2") else 1
+    losses = []
+    for k in case.members:
+        q = soft(sum(case.z[j] for j in case.members if j != k) / (case.m - 1), T).detach()
+        if option("clnn.form") == "okddip":
+            losses.append(ce(case, k) + scale / (T * T) * kl(q, case.z[k], T))
+        else:
+            soft_ce = -(q * F.log_softmax(case.z[k] / T, 1)).sum(1).mean()
+            losses.append(beta * ce(case, k) + (1 - beta) * scale * soft_ce)
+    return losses
+
+
 def match(case, student, teacher, of=""):
     """Both maps at the smaller size, the student's through the adapter where channels differ."""
     s, t = case.f[student], case.f[teacher].detach()
@@ -425,6 +480,13 @@ METHODS = {
     "shake (net)": dict(losses=shake, members=(3, 3), classes=3, fixed={"shake.shadow": "net"}, options=SHAKE),
     # One sample or one channel: directions are all the same, and gradients the rest of a cancellation.
     "diswot": dict(losses=diswot, rows=(2, 19), shapes=wide, most_classes=60, options=DISWOT),
+    "norm": dict(losses=norm, maps=True, rows=(2, 19), classes=3,
+                 options={"norm.N": pick(1, 2, 3, 5, 8), "norm.g": between(0, 1), "norm.a": between(0, 2), "norm.b": between(0, 2),
+                          "norm.T": between(0.5, 6), "norm.ln": pick(True, False)}),
+    "one": dict(losses=one, maps=True, rows=(3, 19), options={"one.T": between(0.5, 5), "one.lambda": between(0, 2)}),
+    "one (gate)": dict(losses=one, gate=True, options={"one.T": between(0.5, 5), "one.lambda": between(0, 2)}),
+    "clnn": dict(losses=clnn, options={"clnn.T": between(0.5, 5), "clnn.beta": between(0, 1), "clnn.t2": pick(True, False),
+                                       "clnn.form": pick("beta", "okddip")}),
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
@@ -469,10 +531,15 @@ class Case:
         if spec.get("classifiers"):
             self.w = [leaf(self.classes, f.shape[1]) for f in self.f]
             self.b = [leaf(self.classes) for _ in self.f]
+        self.gate = None
+        if spec.get("gate"):
+            self.gate = torch.tensor(rng.dirichlet(np.ones(self.m), self.rows), requires_grad=True)
         self.parameters = {}
 
     def arrays(self):
         named = {"labels": self.y.numpy()}
+        if self.gate is not None:
+            named["gate"] = self.gate.detach().numpy()
         for name, list_ in (("logits", self.z), ("features", self.f), ("weight", self.w), ("bias", self.b)):
             for k, value in enumerate(list_):
                 named[f"{name}_{k}"] = value.detach().numpy()
@@ -534,6 +601,8 @@ def check(binary, name, spec, rng, folder):
         for i, value in enumerate(maps):
             untouched = value.grad is None or k in case.frozen
             expected[f"grad_stage_{k}_{i}"] = np.zeros(value.shape) if untouched else value.grad.numpy()
+    if case.gate is not None:
+        expected["grad_gate"] = case.gate.grad.numpy()
     for key, value in case.parameters.items():
         expected[f"grad_parameter_{key}"] = np.zeros(value.shape) if value.grad is None else value.grad.numpy()
     for key, value in expected.items():
