@@ -103,11 +103,22 @@ class Cohort {
     std::vector<Tensor> entries;  // per member the same with a gradient of its own
   };
   Walk walk(const std::vector<Tensor>& batches, bool training);
+  // A member's outputs from what its own parts take, on the current branch.
+  models::ForwardOptions how(const Member& member, bool training) const;
+  void forward(std::size_t k, const Tensor& entry, bool training, models::Outputs& out);
   void backward_shared(const Walk& walk, const StepView& view);
+  void prepare_turns();
   void reserve(std::int64_t rows);
   void step_once(Feed& feed, Plan& plan, std::int64_t rows);
   void evaluate_once(Evaluation& evaluation, std::int64_t rows);
-  void record(const Report& report);
+  // One update: of all members, or of one where they take turns.
+  struct Update {
+    Report report;
+    Tensor mask;  // (M) i32: who was stepped
+  };
+  Update update_all(StepView& view, const Walk& walked);
+  std::vector<Update> update_in_turn(StepView& view, const Walk& walked);
+  void record(const std::vector<Update>& updates);
   void perturb(StepView& view, const std::vector<Tensor>& batches);
   std::vector<Tensor> make_batches(const Feed& feed, std::int64_t rows, bool training);
 
@@ -119,6 +130,7 @@ class Cohort {
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Perturbation> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;
+  std::vector<Tensor> turns_;  // (M) i32 each: 1 for the member whose turn it is; empty unless in turn
   kernels::Normalisation normalisation_;
   std::map<std::pair<const void*, std::int64_t>, Plan> plans_;  // by the address of the feed's cursor
   std::map<std::pair<std::uint64_t, std::vector<std::int32_t>>, std::unique_ptr<Evaluation>>

@@ -3,7 +3,7 @@
 //
 // Rules for every method: sum over classes, mean over the batch; targets are detached unless an option says
 // otherwise; whatever is decided per batch is decided on the device; all networks are updated from the
-// outputs of the same step (simultaneous update).
+// outputs of the same step (simultaneous update) unless UpdateOrder says otherwise.
 #pragma once
 
 #include <map>
@@ -87,6 +87,10 @@ struct HeldOut {
   int classes = 0;
 };
 
+// When networks are updated. In turn: member 0 first, then its outputs for the same batch again, then member
+// 1, which learns from these, and so on (Zhang et al., CVPR 2018, algorithm 1).
+enum class UpdateOrder { kSimultaneous, kInTurn };
+
 class Method {
  public:
   virtual ~Method() = default;
@@ -100,6 +104,7 @@ class Method {
   // A frozen member only teaches: evaluation mode, no gradient, no update.
   virtual bool frozen(int member) const;
   virtual bool wants_preactivation() const { return false; }
+  virtual UpdateOrder update_order() const { return UpdateOrder::kSimultaneous; }
   // All members are of `model` where parts are shared.
   virtual Sharing sharing(const models::Network& model) const;
   virtual std::optional<PerturbationChoice> perturbation() const { return std::nullopt; }

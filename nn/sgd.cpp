@@ -7,7 +7,6 @@ namespace cohort::nn {
 Sgd::Sgd(Context& ctx, int members, const SgdOptions& options)
     : ctx_(ctx), options_(options), members_(members) {
   allowed_ = ctx.persistent_tensor({members}, DType::i32);
-  mask_ = ctx.persistent_tensor({members}, DType::i32);
   set_allowed(std::vector<std::int32_t>(static_cast<std::size_t>(members), 1));
 }
 
@@ -37,17 +36,18 @@ void Sgd::set_allowed(const std::vector<std::int32_t>& allowed) {
   ctx_.upload(allowed_, allowed.data());
 }
 
-void Sgd::step(const Tensor& loss, const Tensor& allowed) {
+Tensor Sgd::step(const Tensor& loss, const Tensor& allowed) {
   const Tensor& may = allowed.empty() ? allowed_ : allowed;
   check(may.dtype == DType::i32 && may.count() == members_, "sgd: one flag per member");
   const DType dtype = ctx_.parameter_dtype();
+  const Tensor mask = ctx_.empty({members_}, DType::i32);
   on_device(ctx_, [&](auto stream) {
     kernels::finite_guard(stream, {.dtype = dtype,
                                    .members = members_,
                                    .blocks = gradients_,
                                    .loss = loss.data,
                                    .allowed = may.as<std::int32_t>(),
-                                   .mask = mask_.as<std::int32_t>(),
+                                   .mask = mask.as<std::int32_t>(),
                                    .block_mask = block_mask_.as<std::int32_t>()});
     kernels::sgd(stream, {.members = blocks_,
                           .learning_rate = rates_.as<float>(),
@@ -56,6 +56,7 @@ void Sgd::step(const Tensor& loss, const Tensor& allowed) {
                           .nesterov = options_.nesterov,
                           .dtype = dtype});
   });
+  return mask;
 }
 
 }  // namespace cohort::nn

@@ -33,11 +33,9 @@ class Sgd {
   void set_allowed(const std::vector<std::int32_t>& allowed);
 
   // Steps every allowed member whose loss (M, parameter dtype) and gradients are finite. `allowed` (M) i32,
-  // device memory, takes the place of set_allowed() for this step; empty: that one.
-  void step(const Tensor& loss, const Tensor& allowed = {});
-
-  // Which members the last step() stepped; (M) i32, device memory.
-  const Tensor& mask() const { return mask_; }
+  // device memory, takes the place of set_allowed() for this step; empty: that one. Returns which members
+  // were stepped: (M) i32, in the step arena.
+  Tensor step(const Tensor& loss, const Tensor& allowed = {});
 
  private:
   Context& ctx_;
@@ -46,9 +44,9 @@ class Sgd {
   std::vector<kernels::GradientBlock> gradients_;
   std::vector<int> owners_;
   int members_;
-  Tensor rates_;           // (blocks) f32
-  Tensor block_mask_;      // (blocks) i32
-  Tensor allowed_, mask_;  // (M) i32
+  Tensor rates_;       // (blocks) f32
+  Tensor block_mask_;  // (blocks) i32
+  Tensor allowed_;     // (M) i32
 };
 
 }  // namespace cohort::nn

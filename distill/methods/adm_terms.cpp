@@ -102,6 +102,7 @@ class AdmTerms final : public Method {
   bool frozen(int member) const override { return base_->frozen(member); }
   bool wants_preactivation() const override { return preactivation_ || base_->wants_preactivation(); }
 
+  UpdateOrder update_order() const override { return base_->update_order(); }
   Sharing sharing(const models::Network& model) const override {
     if (base_->sharing(model).parts == 0) return {};
     throw Error(ErrorKind::kUsage, "adm compares the maps of networks, and these share their first parts",

@@ -38,18 +38,27 @@ class Dml final : public Method {
         temperature_(options.number("dml.T")),
         lambda_(options.number("dml.lambda")),
         attached_(options.flag("dml.attached")),
-        matrix_(parse_matrix(options.text("dml.weights"))) {}
+        order_(options.choice("dml.update") == 0 ? UpdateOrder::kSimultaneous : UpdateOrder::kInTurn),
+        matrix_(parse_matrix(options.text("dml.weights"))) {
+    if (attached_ && order_ == UpdateOrder::kInTurn) {
+      throw Error(ErrorKind::kUsage, "dml.attached sends gradients to networks whose turn it is not",
+                  "dml.update=simultaneous, or dml.attached=false");
+    }
+  }
 
   std::string formula(int members) const override {
     const std::string weight =
         matrix_.empty() ? fmt::format("{:g}", lambda_) : fmt::format("{:g} w_ij", lambda_);
     return fmt::format(
         "net i: CE(z_i, y) + {} {}_(j != i) T^2 KL(softmax(z_j/T) || softmax(z_i/T)), T={:g}, batchmean, "
-        "targets {}, "
-        "simultaneous update, {} networks",
+        "targets {}, {}, {} networks",
         weight, norm_ == Norm::kMean ? "mean" : "sum", temperature_, attached_ ? "attached" : "detached",
+        order_ == UpdateOrder::kSimultaneous ? "simultaneous update"
+                                             : "one after the other, each from the same batch's new outputs",
         members);
   }
+
+  UpdateOrder update_order() const override { return order_; }
 
   void check_members(int members) const override {
     Method::check_members(members);
@@ -83,6 +92,7 @@ class Dml final : public Method {
   Norm norm_;
   double temperature_, lambda_;
   bool attached_;
+  UpdateOrder order_;
   std::vector<double> matrix_;
   LossWeights weights_;
 };
@@ -106,15 +116,26 @@ MethodInfo dml_info() {
                    .type = OptionType::kBool,
                    .default_value = "false",
                    .help = "let gradients reach the teaching side too (OKDDip's code)"},
+                  {.key = "dml.update",
+                   .type = OptionType::kChoice,
+                   .default_value = "simultaneous",
+                   .help = "all networks from one set of outputs, or one after the other, each from new "
+                           "outputs of the same batch (the paper's algorithm; one more forward pass for all "
+                           "but the last)",
+                   .choices = {"simultaneous", "in-turn"}},
                   {.key = "dml.weights",
                    .type = OptionType::kText,
                    .default_value = "",
                    .help = "weight per direction, rows learners, columns teachers: \"0,0.3;1,0\""}},
       .fidelities =
           {{"paper",
-            "KL averaged over the peers, T = 1; not here: networks step one after the other, each from the "
-            "others' new outputs",
-            {{"dml.norm", "mean"}, {"dml.T", "1"}, {"dml.lambda", "1"}, {"dml.attached", "false"}}},
+            "KL averaged over the peers, T = 1; networks step one after the other, each from the others' new "
+            "outputs",
+            {{"dml.norm", "mean"},
+             {"dml.T", "1"},
+             {"dml.lambda", "1"},
+             {"dml.attached", "false"},
+             {"dml.update", "in-turn"}}},
            {"official-tf1",
             "KL summed over the peers, T = 1; not here: a new batch for every network, Adam, label smoothing",
             {{"dml.norm", "sum"}, {"dml.T", "1"}, {"dml.lambda", "1"}, {"dml.attached", "false"}}},
