@@ -43,6 +43,10 @@ PublishedTable kdcl_table7() {
   rows.push_back(
       {"KD a->b", kd, ab(69.9, 74.5), {"resnet32:id=a" + from + "a.safetensors", "wrn_16_2:id=b"}});
   rows.push_back({"DML", {{"method", "dml"}}, ab(73.3, 74.8)});
+  rows.push_back({"ONE, 3 branches",
+                  {{"method", "one"}},
+                  {{"a", 73.6}},
+                  {"resnet32:id=a", "resnet32:id=b", "resnet32:id=c"}});
   with_and_without_icl(rows, "Naive", {{"method", "kdcl-naive"}}, ab(73.7, 74.8), ab(73.8, 74.9));
   with_and_without_icl(rows, "Linear", {{"method", "kdcl-linear"}}, ab(73.4, 74.6), ab(73.6, 74.9));
   with_and_without_icl(rows, "MinLogit", {{"method", "kdcl-minlogit"}}, ab(73.0, 74.1), ab(73.5, 74.6));

@@ -121,6 +121,12 @@ MethodInfo clnn_info() {
             .min = 0,
             .max = 100000},
            shared_parts_option("clnn")},
+      .fidelities = {{"paper",
+                      "beta = 0.5, T = 2; whether the soft term has T^2 is not said: it has here",
+                      {{"clnn.form", "beta"}, {"clnn.beta", "0.5"}, {"clnn.T", "2"}, {"clnn.t2", "true"}}},
+                     {"okddip",
+                      "OKDDip's CL-ILR: CE + ramp T^2 KL, T = 3; not here: 1e-7 on every target",
+                      {{"clnn.form", "okddip"}, {"clnn.T", "3"}, {"clnn.ramp", "80"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Clnn>(o); }};
 }
 

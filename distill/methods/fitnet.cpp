@@ -176,6 +176,10 @@ MethodInfo fitnet_info() {
                    .help = "between the maps: a convolution by the ratio of sizes, BN, ReLU; or nothing "
                            "(maps of one shape)",
                    .choices = {"auto", "identity"}}},
+      .fidelities = {{"crd",
+                      "RepDistiller and mdistiller: weight 100 on the second stage, trained in one go; not "
+                      "here: the paper's training of the hint before the rest",
+                      {{"fitnet.weight", "100"}, {"fitnet.hint", "2"}, {"fitnet.regressor", "auto"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<FitNet>(o); }};
 }
 

@@ -306,6 +306,26 @@ MethodInfo norm_info() {
                        "schedule of the feature term: 0.1, 0.5, 1, 0.5, 0.1 from epochs 0, 10, 20, 180, 210; "
                        "0.1, 0.5, 0.9, 0.5, 0.1 from 0, 5, 15, 60, 80; or 1",
                    .choices = {"cifar", "imagenet", "off"}}},
+      .fidelities = {{"paper",
+                      "plain logits and a constant feature term, N = 8",
+                      {{"norm.N", "8"}, {"norm.ln", "false"}, {"norm.b1", "off"}}},
+                     {"code",
+                      "the authors' CIFAR-100 code: logits standardised times 2.5, scheduled feature term",
+                      {{"norm.N", "8"},
+                       {"norm.a", "0"},
+                       {"norm.b", "1"},
+                       {"norm.T", "4"},
+                       {"norm.ln", "true"},
+                       {"norm.b1", "cifar"}}},
+                     {"imagenet-code",
+                      "the same with ImageNet's schedule and g = 1; not here: the larger of student and "
+                      "teacher maps is the student's",
+                      {{"norm.N", "8"},
+                       {"norm.g", "1"},
+                       {"norm.a", "0"},
+                       {"norm.b", "1"},
+                       {"norm.ln", "true"},
+                       {"norm.b1", "imagenet"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Norm>(o); }};
 }
 

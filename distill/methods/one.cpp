@@ -145,6 +145,11 @@ MethodInfo one_info() {
                    .min = 0,
                    .max = 100000},
                   shared_parts_option("one")},
+      .fidelities = {{"paper", "T = 3, no ramp", {{"one.T", "3"}, {"one.lambda", "1"}, {"one.ramp", "0"}}},
+                     {"code",
+                      "the authors' and OKDDip's code: T = 3, ramp over 80 epochs; not here: 1e-7 on every "
+                      "target, T instead of T^2",
+                      {{"one.T", "3"}, {"one.lambda", "1"}, {"one.ramp", "80"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<One>(o); }};
 }
 

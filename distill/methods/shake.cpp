@@ -265,6 +265,11 @@ MethodInfo shake_info() {
           "Li & Jin, Shadow knowledge distillation: bridging offline and online knowledge transfer, "
           "NeurIPS 2022",
       .options = options(),
+      .fidelities =
+          {{"paper", "plain logits", {{"shake.ln", "false"}}},
+           {"code",
+            "the authors' code: logits standardised times 3.1415, g = 1, a = 0, b = 1, T = 4",
+            {{"shake.g", "1"}, {"shake.a", "0"}, {"shake.b", "1"}, {"shake.T", "4"}, {"shake.ln", "true"}}}},
       .make = [](const MethodOptions& o) -> std::unique_ptr<Method> { return std::make_unique<Shake>(o); }};
 }
 
