@@ -1,20 +1,20 @@
 # The CUDA backend, and the same sources compiled for the emulated device.
 #
-#   COHORT_HAS_CUDA          the product has the backend: a CUDA compiler is there, COHORT_CUDA is not OFF, and every
-#                            kernel header that declares a CudaStream overload has its <stem>_cuda.{cu,cpp}
+#   COHORT_HAS_CUDA          the product has the backend: a CUDA compiler and cuDNN's headers are there, COHORT_CUDA is not OFF
 #   cohort_kernels_cuda      the backend by nvcc, the runtime linked statically; cuDNN and cuBLASLt are opened on first use
 #   COHORT_HAS_EMULATION     tests can run the backend without a GPU: the CUDA headers are enough (tests/simt)
 file(GLOB cohort_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cu ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cpp
      ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cpp)
 
-# What the headers declare and no source defines yet.
-set(cohort_cuda_missing "")
+# A kernel without its CUDA side would take the whole backend away unnoticed.
 file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*.h)
 foreach(header IN LISTS headers)
   file(STRINGS ${header} overloads REGEX "CudaStream [a-z]*[,)]")
   get_filename_component(stem ${header} NAME_WE)
-  if(overloads AND NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/${stem}_cuda.cu AND NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/${stem}_cuda.cpp)
-    list(APPEND cohort_cuda_missing ${stem})
+  if(overloads AND NOT COHORT_CUDA STREQUAL "OFF" AND NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/${stem}_cuda.cu
+     AND NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/${stem}_cuda.cpp)
+    message(FATAL_ERROR "kernels/${stem}.h declares a CudaStream overload, and there is no kernels/${stem}_cuda.cu: "
+            "write it, or configure with -DCOHORT_CUDA=OFF until then")
   endif()
 endforeach()
 
@@ -31,9 +31,6 @@ else()
     set(cohort_cuda_reason "no CUDA compiler found")
   elseif(NOT COHORT_CUDNN_INCLUDE_DIR)
     set(cohort_cuda_reason "no cudnn_graph.h found: install cuDNN 9's headers, or set COHORT_CUDNN_INCLUDE_DIR")
-  elseif(cohort_cuda_missing)
-    list(JOIN cohort_cuda_missing ", " missing)
-    set(cohort_cuda_reason "this version's CUDA backend lacks ${missing}")
   endif()
 endif()
 if(cohort_cuda_reason)

@@ -318,8 +318,7 @@ MethodInfo norm_info() {
                        {"norm.ln", "true"},
                        {"norm.b1", "cifar"}}},
                      {"imagenet-code",
-                      "the same with ImageNet's schedule and g = 1; not here: the larger of student and "
-                      "teacher maps is the student's",
+                      "the same with ImageNet's schedule and g = 1",
                       {{"norm.N", "8"},
                        {"norm.g", "1"},
                        {"norm.a", "0"},
