@@ -119,9 +119,8 @@ MethodInfo dml_info() {
                   {.key = "dml.update",
                    .type = OptionType::kChoice,
                    .default_value = "simultaneous",
-                   .help = "all networks from one set of outputs, or one after the other, each from new "
-                           "outputs of the same batch (the paper's algorithm; one more forward pass for all "
-                           "but the last)",
+                   .help = "all from one set of outputs, or one after the other, each from new ones for the "
+                           "same batch (paper)",
                    .choices = {"simultaneous", "in-turn"}},
                   {.key = "dml.weights",
                    .type = OptionType::kText,
