@@ -1,4 +1,4 @@
-// One launch. Each of at most 1,024 blocks of four warps takes its rows in turn, a warp per row: the largest
+// One launch. Each of at most 256 blocks of four warps takes its rows in turn, a warp per row: the largest
 // gated logit, the sums at temperature 1 and T together, then target and gradients in one more pass, the
 // logits from L1 after the first time. A block adds its warps' values in their order, the block that finishes
 // last the blocks'. Shared memory: 4 gates, 288 bytes (f64: 544). Bytes: the header's formula. Not timed
@@ -14,7 +14,7 @@ namespace cohort::kernels {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kMaxBlocks = 1024;
+constexpr int kMaxBlocks = 256;
 constexpr int kMaxBranches = 64;
 
 // Zero between launches; a branch's launches follow each other.

@@ -31,7 +31,7 @@ struct PeerRow {
   int i;
   std::int64_t row;
   int lane;
-  A inv_t;
+  A inv_t, inv_peers;
 
   __device__ A logit(int m, std::int64_t c) const {
     return to_float(static_cast<const T*>(args.logits[static_cast<std::size_t>(m)])[row + c]);
@@ -39,7 +39,7 @@ struct PeerRow {
   __device__ A mean(std::int64_t c) const {
     A sum = 0;
     for (int j = 0; j < args.shape.members; ++j) sum += j == i ? A{0} : logit(j, c);
-    return sum * (A{1} / static_cast<A>(args.shape.members - 1));
+    return sum * inv_peers;
   }
   template <class F>
   __device__ void each(F&& f) const {
@@ -85,8 +85,11 @@ struct PeerRow {
   }
 };
 
+// Left to itself ptxas spills registers for more blocks per SM than these.
+constexpr int kBlocksPerSm = 4;
+
 template <class T>
-__global__ void __launch_bounds__(kWarps* kWarp)
+__global__ void __launch_bounds__(kWarps* kWarp, kBlocksPerSm)
     peer_kernel(const __grid_constant__ PeerLossArgs args, double* partial, int branch) {
   using A = Accumulator<T>;
   SIMT_SHARED(double, of_warp, [kWarps][kMaxMembers]);
@@ -97,19 +100,21 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   std::int64_t valid = args.valid_rows == nullptr ? rows : *args.valid_rows;
   valid = valid < 0 ? 0 : valid < rows ? valid : rows;
   const double per_row = valid == 0 ? 0 : scale_of(args) / static_cast<double>(valid);
+  const double grad_scale = per_row / args.temperature;
   const A* const weights = static_cast<const A*>(args.weight);
+  const auto inv_t = static_cast<A>(1.0 / args.temperature);
+  const A inv_peers = A{1} / static_cast<A>(members - 1);
   if (lane < kMaxMembers) of_warp[warp][lane] = 0;
   __syncwarp();
   const std::int64_t stride = std::int64_t{gridDim.x} * kWarps;
   for (std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp; b < rows; b += stride) {
     for (int i = 0; i < members; ++i) {
-      const PeerRow<T> row{args, i, b * args.shape.classes, lane, static_cast<A>(1.0 / args.temperature)};
+      const PeerRow<T> row{args, i, b * args.shape.classes, lane, inv_t, inv_peers};
       if (b >= valid || weights[i] == 0) {
         row.skip();
         continue;
       }
-      const double k = per_row / args.temperature * static_cast<double>(weights[i]);
-      const double value = row.run(static_cast<A>(k));
+      const double value = row.run(static_cast<A>(grad_scale * static_cast<double>(weights[i])));
       if (lane == 0) of_warp[warp][i] += value;
     }
   }

@@ -185,6 +185,40 @@ TYPED_TEST(GatedEnsemble, AgreesWithItsFormula) {
   }
 }
 
+// More rows than a grid has warps: every warp takes several, one after the other.
+TYPED_TEST(GatedEnsemble, RowsThatShareAWarpAreIndependent) {
+  using T = typename TypeParam::Type;
+  using A = Accumulator<T>;
+  constexpr std::size_t kDistinct = 37, kRows = 1024 + kDistinct;  // 256 blocks of four warps
+  constexpr std::size_t kMembers = 2, kClasses = 3;
+  Random rng(base_seed());
+  auto c = CohortCase<T>::random(kMembers, kRows, kClasses, rng);
+  Gated<T> gated{c, rng.normals<A>(kMembers * kRows)};
+  for (std::size_t b = kDistinct; b < kRows; ++b) {
+    const std::size_t like = b % kDistinct;
+    gated.c.labels[b] = gated.c.labels[like];
+    for (std::size_t m = 0; m < kMembers; ++m) {
+      gated.scores[b * kMembers + m] = gated.scores[like * kMembers + m];
+      for (std::size_t k = 0; k < kClasses; ++k)
+        gated.c.logits[m][b * kClasses + k] = gated.c.logits[m][like * kClasses + k];
+    }
+  }
+  const auto r = gated.run(TypeParam::device);
+  for (std::size_t b = kDistinct; b < kRows; ++b) {
+    const std::size_t like = b % kDistinct;
+    for (std::size_t m = 0; m < kMembers; ++m) {
+      ASSERT_EQ(r.gate[b * kMembers + m], r.gate[like * kMembers + m]) << "row " << b;
+      ASSERT_EQ(r.grad_scores[b * kMembers + m], r.grad_scores[like * kMembers + m]) << "row " << b;
+      for (std::size_t k = 0; k < kClasses; ++k)
+        ASSERT_EQ(static_cast<double>(r.grad[m][b * kClasses + k]),
+                  static_cast<double>(r.grad[m][like * kClasses + k]))
+            << "row " << b;
+    }
+    for (std::size_t k = 0; k < kClasses; ++k)
+      ASSERT_EQ(r.target[b * kClasses + k], r.target[like * kClasses + k]) << "row " << b;
+  }
+}
+
 TYPED_TEST(GatedEnsemble, AddsToGradientsAndKeepsThoseOfRowsThatDoNotCount) {
   using T = typename TypeParam::Type;
   using A = Accumulator<T>;
