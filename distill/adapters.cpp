@@ -7,6 +7,7 @@
 
 #include "core/ops/conv2d.h"
 #include "core/ops/pool.h"
+#include "distill/method.h"
 
 namespace cohort::distill {
 
@@ -24,10 +25,7 @@ void Adapters::add(const std::vector<std::vector<Tensor>>& probe, int student, i
 void Adapters::materialize(Context& ctx) {
   for (std::size_t member = 0; member < sets_.size(); ++member) {
     if (sets_[member].parameters().empty()) continue;
-    sets_[member].materialize(ctx);
-    // Members' own parameters draw at indices below 65536 of the same member; adapters take another seed
-    // stream.
-    sets_[member].initialize(ctx, ctx.seed() ^ 0xada9'7e85'0000'0001ULL, static_cast<std::uint32_t>(member));
+    materialize_part(ctx, sets_[member], 0xada9'7e85'0000'0001ULL, static_cast<int>(member));
   }
 }
 

@@ -96,4 +96,26 @@ LossWeights LossWeights::make(Context& ctx, int members) {
   return weights;
 }
 
+LossWeights LossWeights::of_students(Context& ctx, int members, double ce, double kl) {
+  const LossWeights weights = make(ctx, members);
+  const auto m = static_cast<std::size_t>(members);
+  std::vector<double> of_ce(m, ce), of_kl(m * m, 0.0);
+  of_ce[0] = 1;
+  for (std::size_t student = 1; student < m; ++student) of_kl[student * m] = kl;
+  upload_values(ctx, weights.ce, of_ce);
+  upload_values(ctx, weights.kl, of_kl);
+  return weights;
+}
+
+Tensor constant(Context& ctx, const Shape& shape, const std::vector<double>& values) {
+  const Tensor t = ctx.persistent_tensor(shape, ctx.parameter_dtype());
+  upload_values(ctx, t, values);
+  return t;
+}
+
+void materialize_part(Context& ctx, ParameterSet& part, std::uint64_t stream, int member) {
+  part.materialize(ctx);
+  part.initialize(ctx, ctx.seed() ^ stream, static_cast<std::uint32_t>(member));
+}
+
 }  // namespace cohort::distill

@@ -174,7 +174,17 @@ struct LossWeights {
 
   // Zero-filled, ce = 1.
   static LossWeights make(Context& ctx, int members);
+  // Of a frozen teacher, member 0, and its students: weights of their cross-entropy and of KL(teacher ->
+  // student).
+  static LossWeights of_students(Context& ctx, int members, double ce, double kl);
 };
+
+// Device memory with these values (row-major), rounded to the parameter dtype; lives as long as the context.
+Tensor constant(Context& ctx, const Shape& shape, const std::vector<double>& values);
+
+// Allocates parts of a method's own and draws their initial values: `stream`, one for each kind of part,
+// keeps their draws apart from those of the member's network.
+void materialize_part(Context& ctx, ParameterSet& part, std::uint64_t stream, int member);
 
 // Of methods whose member 0 is a frozen teacher. Throws Error(kUsage) without a student.
 void check_teacher_and_student(const char* method, int members);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cohort_loss.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/softmax_row.h"
@@ -12,15 +13,10 @@ namespace cohort::kernels {
 namespace {
 
 constexpr std::int64_t kRowsPerChunk = 8;
-constexpr std::int64_t kPadding = 16;  // scratch rows are whole vectors: no loop over classes has a remainder
 constexpr std::size_t kAlignment = 64;
 
 constexpr std::size_t align_up(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-constexpr std::int64_t pad(std::int64_t classes) {
-  return ceil_div(classes, kPadding) * kPadding;
 }
 
 // What one chunk of rows adds to the values, unweighted.
@@ -64,11 +60,8 @@ Plan<A> make_plan(const CohortLossArgs& args) {
   Plan<A> plan;
   plan.members = shape.members;
   plan.classes = shape.classes;
-  plan.padded = pad(shape.classes);
-  plan.valid = shape.rows;
-  if (args.valid_rows != nullptr) {
-    plan.valid = std::clamp<std::int64_t>(*args.valid_rows, 0, shape.rows);
-  }
+  plan.padded = padded_classes(shape.classes);
+  plan.valid = count_valid(args.valid_rows, shape.rows);
   if (args.mixed_member != nullptr) plan.mixed = *args.mixed_member;
   plan.separate = args.temperature != 1.0;
   plan.inv_t = static_cast<A>(1.0 / args.temperature);
@@ -494,7 +487,7 @@ void run(CpuStream stream, const CohortLossArgs& args, Workspace workspace) {
 
 std::size_t cohort_loss_workspace(CpuStream stream, const CohortLossShape& shape) {
   const auto chunks = static_cast<std::size_t>(ceil_div(shape.rows, kRowsPerChunk));
-  const auto row = static_cast<std::size_t>(arrays_per_row(shape.members) * pad(shape.classes)) *
+  const auto row = static_cast<std::size_t>(arrays_per_row(shape.members) * padded_classes(shape.classes)) *
                    size_of(accumulator_of(shape.dtype));
   return align_up(chunks * sizeof(Sums)) + static_cast<std::size_t>(num_threads(stream)) * row;
 }

@@ -24,6 +24,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cohort_loss.h"
 #include "kernels/cuda/cohort_loss_row.cuh"
 
@@ -41,12 +42,6 @@ constexpr std::size_t kSharedLimit = 96 * 1024;  // of every device from sm_80 o
 // Blocks of the launch in flight that have finished; one word per branch, whose launches follow each other. 0
 // between launches.
 __device__ unsigned finished[kMaxBranches];
-
-__device__ inline std::int64_t count_valid(const CohortLossArgs& args) {
-  if (args.valid_rows == nullptr) return args.shape.rows;
-  const std::int64_t valid = *args.valid_rows;
-  return valid < 0 ? 0 : valid < args.shape.rows ? valid : args.shape.rows;
-}
 
 template <class A>
 __device__ double weight_of(const void* weights, int i, double otherwise) {
@@ -169,7 +164,7 @@ __global__ void __launch_bounds__(kTeam == kWarp ? (loss::kRowsInBlock + 1) * kW
   const int thread = static_cast<int>(threadIdx.x);
   const int team = thread / kTeam;
   for (int v = thread; v < kLanes * layout.num_values; v += static_cast<int>(blockDim.x)) slots[v] = 0;
-  const std::int64_t valid = count_valid(args);
+  const std::int64_t valid = count_valid(args.valid_rows, args.shape.rows);
   Row<T, kTeam> row(args, plan[0], layout,
                     raw + layout.first_team + static_cast<unsigned>(team) * layout.team);
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * layout.iterations * kLanes;

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "kernels/base/dkd_row.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/dkd_loss.h"
@@ -86,8 +87,7 @@ class DkdRows {
 
 template <class T>
 void run(CpuStream stream, const DkdLossArgs& args, Workspace workspace) {
-  const std::int64_t valid =
-      args.valid_rows == nullptr ? args.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, args.rows);
+  const std::int64_t valid = count_valid(args.valid_rows, args.rows);
   const std::int64_t chunks = ceil_div(args.rows, kRowsPerChunk);
   auto* const sums = reinterpret_cast<Sums*>(workspace.data());
   const DkdRows<T> rows(args, valid);

@@ -6,6 +6,7 @@
 
 #include "kernels/base/dkd_row.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/dkd_loss.h"
 
@@ -22,12 +23,6 @@ __device__ unsigned finished[kMaxBranches];
 struct Sums {
   double target, others;
 };
-
-__device__ inline std::int64_t count_valid(const DkdLossArgs& args) {
-  if (args.valid_rows == nullptr) return args.rows;
-  const std::int64_t valid = *args.valid_rows;
-  return valid < 0 ? 0 : valid < args.rows ? valid : args.rows;
-}
 
 template <class T>
 struct DkdRow {
@@ -98,7 +93,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 4)
   SIMT_SHARED(Sums, of_warp, [kWarps]);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t valid = count_valid(args);
+  const std::int64_t valid = count_valid(args.valid_rows, args.rows);
   const double k = valid == 0 ? 0 : dkd_factor(args) * args.temperature / static_cast<double>(valid);
   const DkdRow<T> row{args, lane, static_cast<A>(1.0 / args.temperature), static_cast<A>(k * args.alpha),
                       static_cast<A>(k * args.beta)};

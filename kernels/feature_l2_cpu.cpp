@@ -1,3 +1,4 @@
+#include "kernels/base/valid_rows.h"
 #include "kernels/feature_l2.h"
 
 #include <algorithm>
@@ -62,8 +63,7 @@ void clear(CpuStream stream, T* grad, std::int64_t begin, std::int64_t end, Grad
 template <class T>
 void run(CpuStream stream, const FeatureL2Args& args, Workspace workspace) {
   using A = Accumulator<T>;
-  const std::int64_t rows =
-      args.valid_rows == nullptr ? args.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, args.rows);
+  const std::int64_t rows = count_valid(args.valid_rows, args.rows);
   const double weight = static_cast<double>(*static_cast<const A*>(args.weight));
   const std::int64_t elements = args.rows * args.row_size;
   auto* grad = static_cast<T*>(args.grad_student);

@@ -5,6 +5,7 @@
 // change. Bytes: the header's formula. Shared memory: 128 (f64: 256) bytes; registers (sm_90): f32 56,
 // bf16 102, f64 56.
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/feature_l2.h"
 
 #include <algorithm>
@@ -25,12 +26,6 @@ __device__ unsigned finished[kMaxBranches];
 // feature_l2_workspace has eight bytes per 8,192 elements: one sum of A per chunk.
 template <class A>
 constexpr std::int64_t kChunk = 1024 * static_cast<std::int64_t>(sizeof(A));
-
-__device__ inline std::int64_t count_valid(const FeatureL2Args& args) {
-  if (args.valid_rows == nullptr) return args.rows;
-  const std::int64_t valid = *args.valid_rows;
-  return valid < 0 ? 0 : valid < args.rows ? valid : args.rows;
-}
 
 __device__ inline double scale_of(const FeatureL2Args& args, std::int64_t rows) {
   if (rows == 0 || args.row_size == 0) return 0;
@@ -141,7 +136,7 @@ __global__ void __launch_bounds__(kThreads)
     l2_kernel(const __grid_constant__ FeatureL2Args args, Accumulator<T>* partial, int branch) {
   using A = Accumulator<T>;
   const double weight = static_cast<double>(*static_cast<const A*>(args.weight));
-  const std::int64_t rows = count_valid(args);
+  const std::int64_t rows = count_valid(args.valid_rows, args.rows);
   const std::int64_t elements = args.rows * args.row_size;
   const std::int64_t valid = weight == 0 ? 0 : rows * args.row_size;
   const double scale = scale_of(args, rows);

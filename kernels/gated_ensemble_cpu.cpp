@@ -2,6 +2,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/base/loss_value.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/softmax_row.h"
 #include "kernels/gated_ensemble.h"
@@ -10,12 +12,8 @@ namespace cohort::kernels {
 namespace {
 
 constexpr std::int64_t kRowsPerChunk = 8;
-constexpr std::int64_t kPadding = 16;  // no loop over classes has a remainder
 constexpr std::int64_t kArrays = 3;
 
-constexpr std::int64_t pad(std::int64_t classes) {
-  return ceil_div(classes, kPadding) * kPadding;
-}
 std::size_t sums_bytes(std::int64_t chunks) {
   constexpr std::size_t kAlignment = 64;
   return (static_cast<std::size_t>(chunks) * sizeof(double) + kAlignment - 1) / kAlignment * kAlignment;
@@ -30,7 +28,7 @@ class GatedRows {
       : args_(args),
         members_(args.shape.members),
         classes_(args.shape.classes),
-        padded_(pad(classes_)),
+        padded_(padded_classes(classes_)),
         inv_rows_(static_cast<A>(valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid))),
         sum_(memory),
         p_(memory + padded_),
@@ -141,13 +139,12 @@ template <class T>
 void run(CpuStream stream, const GatedEnsembleArgs& args, Workspace workspace) {
   using A = Accumulator<T>;
   const CohortLossShape& shape = args.shape;
-  const std::int64_t valid =
-      args.valid_rows == nullptr ? shape.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, shape.rows);
+  const std::int64_t valid = count_valid(args.valid_rows, shape.rows);
   const std::int64_t chunks = ceil_div(shape.rows, kRowsPerChunk);
   auto* const sums = reinterpret_cast<double*>(workspace.data());
   A* const memory = reinterpret_cast<A*>(workspace.data() + sums_bytes(chunks));
   parallel_chunks(stream, chunks, [&](std::int64_t chunk, int thread) {
-    GatedRows<T> rows(args, valid, memory + thread * kArrays * pad(shape.classes));
+    GatedRows<T> rows(args, valid, memory + thread * kArrays * padded_classes(shape.classes));
     sums[chunk] = 0;
     const std::int64_t end = std::min(shape.rows, (chunk + 1) * kRowsPerChunk);
     for (std::int64_t b = chunk * kRowsPerChunk; b < end; ++b) {
@@ -161,16 +158,14 @@ void run(CpuStream stream, const GatedEnsembleArgs& args, Workspace workspace) {
   double value = 0;
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) value += sums[chunk];
   if (valid > 0) value /= static_cast<double>(valid);
-  if (args.value != nullptr) *static_cast<A*>(args.value) = static_cast<A>(value);
-  if (args.loss != nullptr)
-    *static_cast<A*>(args.loss) = static_cast<A>(static_cast<double>(*static_cast<A*>(args.loss)) + value);
+  finish_loss<A>(value, /*weight=*/nullptr, args.value, args.loss);
 }
 
 }  // namespace
 
 std::size_t gated_ensemble_workspace(CpuStream stream, const CohortLossShape& shape) {
   return sums_bytes(ceil_div(shape.rows, kRowsPerChunk)) +
-         static_cast<std::size_t>(num_threads(stream) * kArrays * pad(shape.classes)) *
+         static_cast<std::size_t>(num_threads(stream) * kArrays * padded_classes(shape.classes)) *
              size_of(accumulator_of(shape.dtype));
 }
 

@@ -3,22 +3,21 @@
 // logits from L1 after the first time. A block adds its warps' values in their order, the block that finishes
 // last the blocks'. Shared memory: 4 gates, 288 bytes (f64: 544). Bytes: the header's formula. Not timed
 // on a GPU yet.
-#include <algorithm>
-
 #include "kernels/base/error.h"
+#include "kernels/base/loss_value.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
+#include "kernels/cuda/row_sums.cuh"
 #include "kernels/gated_ensemble.h"
 
 namespace cohort::kernels {
 namespace {
 
-constexpr int kWarps = 4;
 constexpr int kMaxBlocks = 256;
-constexpr int kMaxBranches = 64;
 
 // Zero between launches; a branch's launches follow each other.
-__device__ unsigned finished[kMaxBranches];
+__device__ unsigned finished[kMaxRowBranches];
 
 template <class T>
 struct GatedRow {
@@ -137,22 +136,19 @@ struct GatedRow {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kWarps* kWarp)
+__global__ void __launch_bounds__(kRowWarps* kWarp, 4)
     gated_kernel(const __grid_constant__ GatedEnsembleArgs args, double* partial, int branch) {
   using A = Accumulator<T>;
-  SIMT_SHARED(A, gates, [kWarps][kMaxMembers]);
-  SIMT_SHARED(double, of_warp, [kWarps]);
+  SIMT_SHARED(A, gates, [kRowWarps][kMaxMembers]);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t rows = args.shape.rows;
-  std::int64_t valid = args.valid_rows == nullptr ? rows : *args.valid_rows;
-  valid = valid < 0 ? 0 : valid < rows ? valid : rows;
+  const std::int64_t valid = count_valid(args.valid_rows, rows);
   const double inv_rows = valid == 0 ? 0 : 1.0 / static_cast<double>(valid);
   const GatedRow<T> row{args, gates[warp], lane, static_cast<A>(1.0 / args.temperature),
                         static_cast<A>(inv_rows)};
   double sum = 0;
-  const std::int64_t stride = std::int64_t{gridDim.x} * kWarps;
-  for (std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp; b < rows; b += stride) {
+  for (std::int64_t b = first_row(); b < rows; b += row_stride()) {
     if (b < valid) {
       sum += row.run(b);
     } else {
@@ -160,44 +156,26 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     }
     __syncwarp();  // the next row's gate takes the place of this one's
   }
-  if (lane == 0) of_warp[warp] = sum;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    double total = 0;
-    for (int w = 0; w < kWarps; ++w) total += of_warp[w];
-    partial[blockIdx.x] = total;
-  }
-  if (!last_block(&finished[branch], gridDim.x) || threadIdx.x != 0) return;
-  double value = 0;
-  for (unsigned b = 0; b < gridDim.x; ++b) value += partial[b];
-  value = valid == 0 ? 0 : value / static_cast<double>(valid);
-  if (args.value != nullptr) *static_cast<A*>(args.value) = static_cast<A>(value);
-  if (args.loss != nullptr)
-    *static_cast<A*>(args.loss) = static_cast<A>(static_cast<double>(*static_cast<A*>(args.loss)) + value);
-}
-
-std::int64_t blocks_of(std::int64_t rows) {
-  return std::clamp<std::int64_t>((rows + kWarps - 1) / kWarps, 1, kMaxBlocks);
+  double total = 0;
+  if (!sum_of_rows(sum, partial, &finished[branch], &total)) return;
+  finish_loss<A>(valid == 0 ? total : total / static_cast<double>(valid), /*weight=*/nullptr, args.value,
+                 args.loss);
 }
 
 }  // namespace
 
 std::size_t gated_ensemble_workspace(CudaStream, const CohortLossShape& shape) {
-  return static_cast<std::size_t>(blocks_of(shape.rows)) * sizeof(double);
+  return row_sums_workspace(shape.rows, kMaxBlocks);
 }
 
 void gated_ensemble(CudaStream stream, const GatedEnsembleArgs& args, Workspace workspace) {
   validate(args);
   check(workspace.size() >= gated_ensemble_workspace(stream, args.shape),
         "gated_ensemble: workspace too small");
-  check(stream.branch >= 0 && stream.branch < kMaxBranches, "gated_ensemble: no such branch");
   const Rehearsed rehearsed(stream, "gated_ensemble", traffic(args));
   dispatch_float(args.shape.dtype, [&]<class T>(std::type_identity<T>) {
-    simt::launch(gated_kernel<T>,
-                 {.grid = static_cast<unsigned>(blocks_of(args.shape.rows)),
-                  .block = kWarps * kWarp,
-                  .stream = stream},
-                 args, reinterpret_cast<double*>(workspace.data()), stream.branch);
+    simt::launch(gated_kernel<T>, row_sums_config(stream, args.shape.rows, kMaxBlocks), args,
+                 reinterpret_cast<double*>(workspace.data()), stream.branch);
   });
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/softmax_row.h"
 #include "kernels/peer_loss.h"
@@ -8,12 +9,7 @@ namespace cohort::kernels {
 namespace {
 
 constexpr std::int64_t kRowsPerChunk = 8;
-constexpr std::int64_t kPadding = 16;  // no loop over classes has a remainder
 constexpr std::int64_t kArrays = 5;
-
-constexpr std::int64_t pad(std::int64_t classes) {
-  return ceil_div(classes, kPadding) * kPadding;
-}
 
 struct Sums {
   double value[kMaxMembers];
@@ -35,7 +31,7 @@ class PeerRows {
   PeerRows(const PeerLossArgs& args, std::int64_t valid, A* memory)
       : args_(args),
         classes_(args.shape.classes),
-        padded_(pad(classes_)),
+        padded_(padded_classes(classes_)),
         inv_t_(static_cast<A>(1.0 / args.temperature)),
         inv_peers_(A{1} / static_cast<A>(args.shape.members - 1)),
         grad_scale_(valid == 0 ? 0.0 : scale_of(args) / args.temperature / static_cast<double>(valid)),
@@ -102,13 +98,12 @@ template <class T>
 void run(CpuStream stream, const PeerLossArgs& args, Workspace workspace) {
   using A = Accumulator<T>;
   const CohortLossShape& shape = args.shape;
-  const std::int64_t valid =
-      args.valid_rows == nullptr ? shape.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, shape.rows);
+  const std::int64_t valid = count_valid(args.valid_rows, shape.rows);
   const std::int64_t chunks = ceil_div(shape.rows, kRowsPerChunk);
   auto* const sums = reinterpret_cast<Sums*>(workspace.data());
   A* const memory = reinterpret_cast<A*>(workspace.data() + sums_bytes(chunks));
   parallel_chunks(stream, chunks, [&](std::int64_t chunk, int thread) {
-    PeerRows<T> rows(args, valid, memory + thread * kArrays * pad(shape.classes));
+    PeerRows<T> rows(args, valid, memory + thread * kArrays * padded_classes(shape.classes));
     sums[chunk] = {};
     const std::int64_t end = std::min(shape.rows, (chunk + 1) * kRowsPerChunk);
     for (std::int64_t b = chunk * kRowsPerChunk; b < end; ++b) {
@@ -141,7 +136,7 @@ void run(CpuStream stream, const PeerLossArgs& args, Workspace workspace) {
 
 std::size_t peer_loss_workspace(CpuStream stream, const CohortLossShape& shape) {
   return sums_bytes(ceil_div(shape.rows, kRowsPerChunk)) +
-         static_cast<std::size_t>(num_threads(stream) * kArrays * pad(shape.classes)) *
+         static_cast<std::size_t>(num_threads(stream) * kArrays * padded_classes(shape.classes)) *
              size_of(accumulator_of(shape.dtype));
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/peer_loss.h"
 
@@ -97,8 +98,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBlocksPerSm)
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int members = args.shape.members;
   const std::int64_t rows = args.shape.rows;
-  std::int64_t valid = args.valid_rows == nullptr ? rows : *args.valid_rows;
-  valid = valid < 0 ? 0 : valid < rows ? valid : rows;
+  const std::int64_t valid = count_valid(args.valid_rows, rows);
   const double per_row = valid == 0 ? 0 : scale_of(args) / static_cast<double>(valid);
   const double grad_scale = per_row / args.temperature;
   const A* const weights = static_cast<const A*>(args.weight);

@@ -1,3 +1,4 @@
+#include "kernels/base/valid_rows.h"
 #include "kernels/relation_loss.h"
 
 #include <algorithm>
@@ -46,8 +47,7 @@ double run_row(const RelationLossArgs& args, std::int64_t i, std::int64_t n, A w
 
 template <class A>
 void run(CpuStream stream, const RelationLossArgs& args, Workspace workspace) {
-  const std::int64_t n =
-      args.valid_rows == nullptr ? args.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, args.rows);
+  const std::int64_t n = count_valid(args.valid_rows, args.rows);
   const std::int64_t chunks = ceil_div(args.rows, kRowsPerChunk);
   const double scale = n == 0 ? 0 : 1.0 / (static_cast<double>(n) * static_cast<double>(n));
   const A weight = static_cast<A>(static_cast<double>(*static_cast<const A*>(args.weight)) * scale);

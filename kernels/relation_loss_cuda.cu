@@ -6,6 +6,7 @@
 
 #include "kernels/base/loss_value.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/row_sums.cuh"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/relation_loss.h"
@@ -51,7 +52,7 @@ template <class A>
 __global__ void __launch_bounds__(kRowWarps* kWarp)
     relation_kernel(const __grid_constant__ RelationLossArgs args, double* partial, int branch) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t n = args.valid_rows == nullptr ? args.rows : valid_of(*args.valid_rows, args.rows);
+  const std::int64_t n = count_valid(args.valid_rows, args.rows);
   const double scale = n == 0 ? 0 : 1.0 / (static_cast<double>(n) * static_cast<double>(n));
   const A weight = static_cast<A>(static_cast<double>(*static_cast<const A*>(args.weight)) * scale);
   double sum = 0;

@@ -4,6 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/simplex_search.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/simplex_fit.h"
 
@@ -172,8 +173,7 @@ template <class T>
 void run(CpuStream stream, const SimplexFitArgs& args, Workspace workspace) {
   using A = Accumulator<T>;
   const CohortLossShape& s = args.shape;
-  const std::int64_t valid =
-      args.valid_rows == nullptr ? s.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, s.rows);
+  const std::int64_t valid = count_valid(args.valid_rows, s.rows);
   double* const scratch = reinterpret_cast<double*>(workspace.data());
   A* const out = static_cast<A*>(args.weights);
   if (args.scope == FitScope::kBatch) {

@@ -6,6 +6,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/rehearsal.h"
 #include "kernels/base/simplex_search.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/simplex_fit.h"
 
@@ -160,12 +161,6 @@ struct Problem {
   }
 };
 
-__device__ inline std::int64_t count_valid(const SimplexFitArgs& args) {
-  if (args.valid_rows == nullptr) return args.shape.rows;
-  const std::int64_t valid = *args.valid_rows;
-  return valid < 0 ? 0 : valid < args.shape.rows ? valid : args.shape.rows;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kRowsInBlock* kWarp, 4)
     sample_kernel(const __grid_constant__ SimplexFitArgs args) {
@@ -176,7 +171,7 @@ __global__ void __launch_bounds__(kRowsInBlock* kWarp, 4)
   const std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * kRowsInBlock + warp;
   if (b >= args.shape.rows) return;
   A* const out = static_cast<A*>(args.weights) + b * args.shape.members;
-  if (b >= count_valid(args)) {
+  if (b >= count_valid(args.valid_rows, args.shape.rows)) {
     if (lane < args.shape.members) out[lane] = 0;
     return;
   }
@@ -190,7 +185,7 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
     batch_kernel(const __grid_constant__ SimplexFitArgs args) {
   SIMT_SHARED(TeamMemory, memory, [1]);
   const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t valid = count_valid(args);
+  const std::int64_t valid = count_valid(args.valid_rows, args.shape.rows);
   Problem<T, BlockTeam> problem{args,
                                 {thread / kWarp, valid, thread % kWarp},
                                 memory[0],

@@ -1,3 +1,4 @@
+#include "kernels/base/valid_rows.h"
 #include "kernels/softmax_residual.h"
 
 #include <algorithm>
@@ -15,10 +16,6 @@ constexpr std::int64_t kElementsPerChunk = 8192;
 
 std::int64_t grain(std::int64_t classes) {
   return std::max<std::int64_t>(1, kElementsPerChunk / classes);
-}
-
-std::int64_t valid_of(const std::int32_t* valid_rows, std::int64_t rows) {
-  return valid_rows == nullptr ? rows : std::clamp<std::int64_t>(*valid_rows, 0, rows);
 }
 
 // Largest logit and 1 / sum of exp(z - largest).
@@ -40,7 +37,7 @@ Softmax<A> softmax_of(const A* z, std::int64_t classes) {
 
 template <class A>
 void forward(CpuStream stream, const SoftmaxResidualArgs& args) {
-  const std::int64_t n = valid_of(args.valid_rows, args.rows), classes = args.classes;
+  const std::int64_t n = count_valid(args.valid_rows, args.rows), classes = args.classes;
   const A scale = n == 0 ? A{0} : static_cast<A>(1.0 / static_cast<double>(n));
   parallel_for(stream, args.rows, grain(classes), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -63,7 +60,7 @@ void forward(CpuStream stream, const SoftmaxResidualArgs& args) {
 
 template <class A>
 void backward(CpuStream stream, const SoftmaxResidualBackwardArgs& args) {
-  const std::int64_t n = valid_of(args.valid_rows, args.rows), classes = args.classes;
+  const std::int64_t n = count_valid(args.valid_rows, args.rows), classes = args.classes;
   const A scale = n == 0 ? A{0} : static_cast<A>(1.0 / static_cast<double>(n));
   const bool adds = args.mode == GradMode::kAccumulate;
   parallel_for(stream, args.rows, grain(classes), [&](std::int64_t begin, std::int64_t end) {

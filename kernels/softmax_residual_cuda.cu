@@ -5,6 +5,7 @@
 
 #include "kernels/base/loss_value.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/cuda/row_sums.cuh"
 #include "kernels/softmax_residual.h"
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarp)
   const std::int64_t row = first_row();
   if (row >= args.rows) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t n = args.valid_rows == nullptr ? args.rows : valid_of(*args.valid_rows, args.rows);
+  const std::int64_t n = count_valid(args.valid_rows, args.rows);
   const A scale = n == 0 ? A{0} : static_cast<A>(1.0 / static_cast<double>(n));
   const std::int64_t classes = args.classes;
   A* r = static_cast<A*>(args.residual) + row * classes;
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarp)
   const std::int64_t row = first_row();
   if (row >= args.rows) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t n = args.valid_rows == nullptr ? args.rows : valid_of(*args.valid_rows, args.rows);
+  const std::int64_t n = count_valid(args.valid_rows, args.rows);
   const A scale = n == 0 ? A{0} : static_cast<A>(1.0 / static_cast<double>(n));
   const bool adds = args.mode == GradMode::kAccumulate;
   const std::int64_t classes = args.classes;

@@ -4,6 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/switch_decision.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/softmax_row.h"
 #include "kernels/switch_rule.h"
@@ -12,18 +13,13 @@ namespace cohort::kernels {
 namespace {
 
 constexpr std::int64_t kRowsPerChunk = 8;
-constexpr std::int64_t kPadding = 16;  // as in cohort_loss
-
-constexpr std::int64_t pad(std::int64_t classes) {
-  return ceil_div(classes, kPadding) * kPadding;
-}
 
 // Adds one row's distances. `memory`: a softmax per member, and scratch.
 template <class T>
 void add_row(const SwitchRuleArgs& args, std::int64_t b, Accumulator<T>* memory, SwitchDistances& sums) {
   using A = Accumulator<T>;
   const std::int64_t classes = args.shape.classes;
-  const std::int64_t padded = pad(classes);
+  const std::int64_t padded = padded_classes(classes);
   const auto inv_tau = static_cast<A>(1.0 / args.tau);
   const std::int64_t label = args.labels[b];
   const bool labelled = label >= 0 && label < classes;
@@ -50,8 +46,7 @@ template <class T>
 void run(CpuStream stream, const SwitchRuleArgs& args, Workspace workspace) {
   using A = Accumulator<T>;
   const CohortLossShape& s = args.shape;
-  const std::int64_t valid =
-      args.valid_rows == nullptr ? s.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, s.rows);
+  const std::int64_t valid = count_valid(args.valid_rows, s.rows);
   const std::int64_t chunks = ceil_div(valid, kRowsPerChunk);
   auto* const partial = reinterpret_cast<SwitchDistances*>(workspace.data());
   auto* const memory = reinterpret_cast<A*>(partial + ceil_div(s.rows, kRowsPerChunk));
@@ -59,7 +54,7 @@ void run(CpuStream stream, const SwitchRuleArgs& args, Workspace workspace) {
     partial[chunk] = {};
     const std::int64_t end = std::min(valid, (chunk + 1) * kRowsPerChunk);
     for (std::int64_t b = chunk * kRowsPerChunk; b < end; ++b)
-      add_row<T>(args, b, memory + thread * (s.members + 1) * pad(s.classes), partial[chunk]);
+      add_row<T>(args, b, memory + thread * (s.members + 1) * padded_classes(s.classes), partial[chunk]);
   });
   SwitchDistances mean{};
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -75,7 +70,8 @@ void run(CpuStream stream, const SwitchRuleArgs& args, Workspace workspace) {
 
 std::size_t switch_rule_workspace(CpuStream stream, const CohortLossShape& shape) {
   const auto chunks = static_cast<std::size_t>(ceil_div(shape.rows, kRowsPerChunk));
-  const auto rows = static_cast<std::size_t>(num_threads(stream) * (shape.members + 1) * pad(shape.classes));
+  const auto rows =
+      static_cast<std::size_t>(num_threads(stream) * (shape.members + 1) * padded_classes(shape.classes));
   return chunks * sizeof(SwitchDistances) + rows * size_of(accumulator_of(shape.dtype));
 }
 

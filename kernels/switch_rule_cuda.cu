@@ -7,6 +7,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/rehearsal.h"
 #include "kernels/base/switch_decision.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/switch_rule.h"
 
@@ -20,12 +21,6 @@ constexpr int kValues = 2 * kMaxSwitchMembers;
 
 // Zero between launches; a branch's launches follow each other.
 __device__ unsigned finished[kMaxBranches];
-
-__device__ inline std::int64_t count_valid(const SwitchRuleArgs& args) {
-  if (args.valid_rows == nullptr) return args.shape.rows;
-  const std::int64_t valid = *args.valid_rows;
-  return valid < 0 ? 0 : valid < args.shape.rows ? valid : args.shape.rows;
-}
 
 // Adds one row's distances to `sums`; every lane of the row's warp gets the same.
 template <class T>
@@ -79,7 +74,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   const int thread = static_cast<int>(threadIdx.x);
   const int warp = thread / kWarp;
   const int lane = thread % kWarp;
-  const std::int64_t valid = count_valid(args);
+  const std::int64_t valid = count_valid(args.valid_rows, args.shape.rows);
   double sums[kValues] = {};
   const std::int64_t stride = std::int64_t{gridDim.x} * kWarps;
   for (std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp; b < valid; b += stride)

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/softmax_row.h"
 #include "kernels/weighted_target.h"
@@ -10,11 +11,6 @@ namespace cohort::kernels {
 namespace {
 
 constexpr std::int64_t kRowsPerChunk = 8;
-constexpr std::int64_t kPadding = 16;  // as in cohort_loss: no loop over classes has a remainder
-
-constexpr std::int64_t pad(std::int64_t classes) {
-  return ceil_div(classes, kPadding) * kPadding;
-}
 
 template <class T>
 class Mixer {
@@ -24,7 +20,7 @@ class Mixer {
   Mixer(const WeightedTargetArgs& args, A* memory)
       : args_(args),
         classes_(args.shape.classes),
-        padded_(pad(classes_)),
+        padded_(padded_classes(classes_)),
         inv_t_(static_cast<A>(1.0 / args.temperature)),
         sum_(memory),
         p_(memory + padded_),
@@ -73,11 +69,10 @@ template <class T>
 void run(CpuStream stream, const WeightedTargetArgs& args, Workspace workspace) {
   using A = Accumulator<T>;
   const CohortLossShape& shape = args.shape;
-  const std::int64_t valid =
-      args.valid_rows == nullptr ? shape.rows : std::clamp<std::int64_t>(*args.valid_rows, 0, shape.rows);
+  const std::int64_t valid = count_valid(args.valid_rows, shape.rows);
   A* memory = reinterpret_cast<A*>(workspace.data());
   parallel_chunks(stream, ceil_div(shape.rows, kRowsPerChunk), [&](std::int64_t chunk, int thread) {
-    Mixer<T> mixer(args, memory + thread * 3 * pad(shape.classes));
+    Mixer<T> mixer(args, memory + thread * 3 * padded_classes(shape.classes));
     const std::int64_t end = std::min(shape.rows, (chunk + 1) * kRowsPerChunk);
     for (std::int64_t b = chunk * kRowsPerChunk; b < end; ++b) {
       if (b < valid) {
@@ -92,7 +87,7 @@ void run(CpuStream stream, const WeightedTargetArgs& args, Workspace workspace) 
 }  // namespace
 
 std::size_t weighted_target_workspace(CpuStream stream, const CohortLossShape& shape) {
-  return static_cast<std::size_t>(num_threads(stream) * 3 * pad(shape.classes)) *
+  return static_cast<std::size_t>(num_threads(stream) * 3 * padded_classes(shape.classes)) *
          size_of(accumulator_of(shape.dtype));
 }
 

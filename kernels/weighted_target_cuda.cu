@@ -6,6 +6,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/cohort_loss_math.cuh"
 #include "kernels/weighted_target.h"
 
@@ -101,7 +102,7 @@ __global__ void __launch_bounds__(kRowsInBlock* kWarp)
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRowsInBlock + warp;
   if (row >= args.shape.rows) return;
-  const std::int64_t valid = args.valid_rows == nullptr ? args.shape.rows : *args.valid_rows;
+  const std::int64_t valid = count_valid(args.valid_rows, args.shape.rows);
   const A* w = static_cast<const A*>(args.weights) + (args.per_row ? row * args.shape.members : 0);
   A* out = static_cast<A*>(args.target) + row * args.shape.classes;
   const MixedRow<T> r{args, w, row, lane};

@@ -134,10 +134,9 @@ class AdmTerms final : public Method {
     const Strengths strength = strengths();
     const auto num_students = static_cast<double>(maps.size() - teachers_.size());
     const auto num_teachers = static_cast<double>(teachers_.size());
-    co_ = scalar(ctx, strength.co / num_teachers);
-    di_ = scalar(ctx, strength.di / num_students);
-    consensus_kl_ = ctx.persistent_tensor({2, 2}, ctx.parameter_dtype());
-    upload_values(ctx, consensus_kl_, {0, strength.co / num_teachers, 0, 0});
+    co_ = constant(ctx, {}, {strength.co / num_teachers});
+    di_ = constant(ctx, {}, {strength.di / num_students});
+    consensus_kl_ = constant(ctx, {2, 2}, {0, strength.co / num_teachers, 0, 0});
     no_ce_ = ctx.persistent_tensor({2}, ctx.parameter_dtype());
     pairs_.clear();
     std::size_t most_stages = 0;
@@ -152,7 +151,7 @@ class AdmTerms final : public Method {
     }
     for (std::size_t i = 0; i < most_stages; ++i) {
       const double share = feature_stages_ == FeatureStages::kLast ? 1.0 : std::pow(0.5, i + 1);
-      feature_.push_back(scalar(ctx, strength.feature * share / num_teachers));
+      feature_.push_back(constant(ctx, {}, {strength.feature * share / num_teachers}));
     }
     adapters_.materialize(ctx);
   }
@@ -218,11 +217,6 @@ class AdmTerms final : public Method {
             chosen(wanted_.feature, setting.feature)};
   }
 
-  static Tensor scalar(Context& ctx, double value) {
-    const Tensor t = ctx.persistent_tensor({}, ctx.parameter_dtype());
-    upload_values(ctx, t, {value});
-    return t;
-  }
   static Tensor as_vector(const Tensor& scalar) { return {scalar.data, {1}, scalar.dtype, nullptr}; }
 
   // From the end, the stem left out; the last maps always, the others where their sizes agree.

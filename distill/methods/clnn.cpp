@@ -60,11 +60,9 @@ class Clnn final : public Method {
     const bool beta = form_ == Form::kBeta;
     weights_ = LossWeights::make(ctx, static_cast<int>(m));
     upload_values(ctx, weights_.ce, std::vector<double>(m, beta ? beta_ : 1));
-    soft_ = ctx.persistent_tensor({static_cast<std::int64_t>(m)}, ctx.parameter_dtype());
-    upload_values(ctx, soft_, std::vector<double>(m, beta ? 1 - beta_ : 1));
+    soft_ = constant(ctx, {static_cast<std::int64_t>(m)}, std::vector<double>(m, beta ? 1 - beta_ : 1));
     const std::vector<double> table = ops::ramp_up(beta ? 0 : ramp_);
-    table_ = ctx.persistent_tensor({static_cast<std::int64_t>(table.size())}, ctx.parameter_dtype());
-    upload_values(ctx, table_, table);
+    table_ = constant(ctx, {static_cast<std::int64_t>(table.size())}, table);
   }
 
   void losses(Context& ctx, StepView& view) override {

@@ -46,19 +46,9 @@ class DisWot final : public Method {
 
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
     const std::size_t m = probe.size();
-    weights_ = LossWeights::make(ctx, static_cast<int>(m));
-    std::vector<double> ce(m, a_), kl(m * m, 0.0);
-    ce[0] = 1.0;
-    for (std::size_t student = 1; student < m; ++student) kl[student * m] = b_;
-    upload_values(ctx, weights_.ce, ce);
-    upload_values(ctx, weights_.kl, kl);
-    const auto scalar = [&](double value) {
-      const Tensor t = ctx.persistent_tensor({}, ctx.parameter_dtype());
-      upload_values(ctx, t, {value});
-      return t;
-    };
-    relation_weight_ = scalar(relation_);
-    semantic_weight_ = scalar(semantic_);
+    weights_ = LossWeights::of_students(ctx, static_cast<int>(m), a_, b_);
+    relation_weight_ = constant(ctx, {}, {relation_});
+    semantic_weight_ = constant(ctx, {}, {semantic_});
     std::vector<std::vector<Tensor>> vectors;
     for (const models::Outputs& outputs : probe) {
       if (outputs.pooled.empty()) {

@@ -53,10 +53,8 @@ class Regressor {
     bn_.emplace(parameters_, "regressor.bn", out);
   }
 
-  void materialize(Context& ctx, std::uint32_t member) {
-    parameters_.materialize(ctx);
-    // A stream of draws of its own beside the member's parameters'.
-    parameters_.initialize(ctx, ctx.seed() ^ 0xf17'0e7'0000'0001ULL, member);
+  void materialize(Context& ctx, int member) {
+    materialize_part(ctx, parameters_, 0xf17'0e7'0000'0001ULL, member);
   }
 
   Tensor forward(Context& ctx, const Tensor& x) const {
@@ -100,13 +98,12 @@ class FitNet final : public Method {
 
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
     weights_ = LossWeights::make(ctx, static_cast<int>(probe.size()));
-    weight_ = ctx.persistent_tensor({}, ctx.parameter_dtype());
-    upload_values(ctx, weight_, {value_});
+    weight_ = constant(ctx, {}, {value_});
     const Shape& teacher = hint(probe[0]).shape;
     for (std::size_t student = 1; student < probe.size(); ++student) {
       const Shape& own = hint(probe[student]).shape;
       if (!identity_) {
-        regressors_.emplace_back(own, teacher).materialize(ctx, static_cast<std::uint32_t>(student));
+        regressors_.emplace_back(own, teacher).materialize(ctx, static_cast<int>(student));
       } else if (own != teacher) {
         throw Error(ErrorKind::kUsage,
                     fmt::format("fitnet.regressor=identity: network {} has maps of another shape than the "

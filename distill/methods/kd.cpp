@@ -31,13 +31,7 @@ class Kd final : public Method {
   bool frozen(int member) const override { return member == 0; }
 
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
-    const std::size_t m = probe.size();
-    weights_ = LossWeights::make(ctx, static_cast<int>(m));
-    std::vector<double> ce(m, a_), kl(m * m, 0.0);
-    ce[0] = 1.0;
-    for (std::size_t student = 1; student < m; ++student) kl[student * m] = b_;
-    upload_values(ctx, weights_.ce, ce);
-    upload_values(ctx, weights_.kl, kl);
+    weights_ = LossWeights::of_students(ctx, static_cast<int>(probe.size()), a_, b_);
   }
 
   void losses(Context& ctx, StepView& view) override {

@@ -30,8 +30,8 @@ class KdclMean final : public Method {
     weights_ = LossWeights::make(ctx, static_cast<int>(m));
     upload_values(ctx, weights_.ce, std::vector<double>(m, a_));
     upload_values(ctx, weights_.target, std::vector<double>(m, lambda_));
-    mean_ = ctx.persistent_tensor({static_cast<std::int64_t>(m)}, ctx.parameter_dtype());
-    upload_values(ctx, mean_, std::vector<double>(m, 1.0 / static_cast<double>(m)));
+    mean_ =
+        constant(ctx, {static_cast<std::int64_t>(m)}, std::vector<double>(m, 1.0 / static_cast<double>(m)));
   }
 
   void losses(Context& ctx, StepView& view) override {

@@ -52,10 +52,8 @@ class Bridge {
         reduce_(parameters_, "norm.reduce.conv", "norm.reduce.bn", wide, student,
                 nn::pointwise(nn::ConvInit::kKaimingFanOut)) {}
 
-  void materialize(Context& ctx, std::uint32_t member) {
-    parameters_.materialize(ctx);
-    // Draws of their own beside those of the member's parameters.
-    parameters_.initialize(ctx, ctx.seed() ^ 0x0e77'b41d'0000'0001ULL, member);
+  void materialize(Context& ctx, int member) {
+    materialize_part(ctx, parameters_, 0x0e77'b41d'0000'0001ULL, member);
   }
 
   Tensor expand(Context& ctx, const Tensor& map, bool training) const {
@@ -112,17 +110,10 @@ class Norm final : public Method {
 
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
     const std::size_t m = probe.size();
-    weights_ = LossWeights::make(ctx, static_cast<int>(m));
-    std::vector<double> ce(m, g_), kl(m * m, 0.0);
-    ce[0] = 1;
-    for (std::size_t student = 1; student < m; ++student) kl[student * m] = a_;
-    upload_values(ctx, weights_.ce, ce);
-    upload_values(ctx, weights_.kl, kl);
+    weights_ = LossWeights::of_students(ctx, static_cast<int>(m), g_, a_);
     const std::vector<double> table = factors(schedule_);
-    base_ = ctx.persistent_tensor({1}, ctx.parameter_dtype());
-    table_ = ctx.persistent_tensor({static_cast<std::int64_t>(table.size())}, ctx.parameter_dtype());
-    upload_values(ctx, base_, {b_ * copies_});
-    upload_values(ctx, table_, table);
+    base_ = constant(ctx, {1}, {b_ * copies_});
+    table_ = constant(ctx, {static_cast<std::int64_t>(table.size())}, table);
     for (std::size_t k = 1; k < m; ++k) {
       if (probe[k].stages.empty() || probe[0].stages.empty()) {
         throw Error(ErrorKind::kUsage, "norm compares last maps, and there are none",
@@ -131,7 +122,7 @@ class Norm final : public Method {
       const Shape &student = probe[k].stages.back().shape, &teacher = probe[0].stages.back().shape;
       pooling(student, teacher);  // refused here, not in the middle of a step
       bridges_.emplace_back(student[3], copies_ * teacher[3]);
-      bridges_.back().materialize(ctx, static_cast<std::uint32_t>(k));
+      bridges_.back().materialize(ctx, static_cast<int>(k));
     }
     expanded_.resize(m);
   }

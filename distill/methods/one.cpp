@@ -20,11 +20,7 @@ class Gate {
   Gate(std::int64_t channels, std::int64_t members)
       : linear_(parameters_, "gate.fc", channels, members), bn_(parameters_, "gate.bn", members) {}
 
-  void materialize(Context& ctx) {
-    parameters_.materialize(ctx);
-    // Draws of their own beside those of the first member's parameters.
-    parameters_.initialize(ctx, ctx.seed() ^ 0x90'7e5c'0000'0001ULL, 0);
-  }
+  void materialize(Context& ctx) { materialize_part(ctx, parameters_, 0x90'7e5c'0000'0001ULL, 0); }
   Tensor scores(Context& ctx, const Tensor& map) const {
     const Tensor pooled = ops::global_avg_pool(ctx, map);
     return bn_.forward(ctx, linear_.forward(ctx, pooled), {.training = true, .relu = true});
@@ -78,10 +74,8 @@ class One final : public Method {
     weights_ = LossWeights::make(ctx, static_cast<int>(m));
     upload_values(ctx, weights_.target, std::vector<double>(m, lambda_));
     const std::vector<double> table = ops::ramp_up(ramp_);
-    table_ = ctx.persistent_tensor({static_cast<std::int64_t>(table.size())}, ctx.parameter_dtype());
-    upload_values(ctx, table_, table);
-    one_ = ctx.persistent_tensor({}, ctx.parameter_dtype());
-    upload_values(ctx, one_, {1});
+    table_ = constant(ctx, {static_cast<std::int64_t>(table.size())}, table);
+    one_ = constant(ctx, {}, {1});
     members_ = static_cast<std::int64_t>(m);
   }
 

@@ -56,10 +56,8 @@ class ShadowHead {
     check(teacher.classifier.weight.shape[1] == channels, "shake: the last map is what the classifier reads");
   }
 
-  void materialize(Context& ctx, std::uint32_t member) {
-    parameters_.materialize(ctx);
-    // A stream of draws of its own beside the member's parameters'.
-    parameters_.initialize(ctx, ctx.seed() ^ 0x54a'0e0'0000'0001ULL, member);
+  void materialize(Context& ctx, int member) {
+    materialize_part(ctx, parameters_, 0x54a'0e0'0000'0001ULL, member);
   }
 
   Tensor forward(Context& ctx, const models::Outputs& teacher) const {
@@ -134,27 +132,22 @@ class Shake final : public Method {
 
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
     const std::size_t m = probe.size();
-    const auto uploaded = [&](const Shape& shape, const std::vector<double>& values) {
-      const Tensor t = ctx.persistent_tensor(shape, ctx.parameter_dtype());
-      upload_values(ctx, t, values);
-      return t;
-    };
     // What the students learn comes with feature_losses(), on their branches.
     weights_ = LossWeights::make(ctx, static_cast<int>(m));
     std::vector<double> ce(m, 0.0), kl(m * m, 0.0);
     ce[0] = 1;
     for (std::size_t student = 1; student < m; ++student) kl[student * m] = a_;
     upload_values(ctx, weights_.ce, ce);
-    taught_by_ = uploaded({static_cast<std::int64_t>(m), static_cast<std::int64_t>(m)}, kl);
-    student_ce_ = uploaded({3}, {g_, 0, 0});
-    student_kl_ = uploaded({3, 3}, {0, a_, b_, 0, 0, 0, 0, 0, 0});
-    shadow_ce_ = uploaded({2}, {b_, 0});
-    shadow_kl_ = uploaded({2, 2}, {0, b_, 0, 0});
-    one_ = uploaded({}, {1});
-    mse_ = uploaded({}, {b_});
+    taught_by_ = constant(ctx, {static_cast<std::int64_t>(m), static_cast<std::int64_t>(m)}, kl);
+    student_ce_ = constant(ctx, {3}, {g_, 0, 0});
+    student_kl_ = constant(ctx, {3, 3}, {0, a_, b_, 0, 0, 0, 0, 0, 0});
+    shadow_ce_ = constant(ctx, {2}, {b_, 0});
+    shadow_kl_ = constant(ctx, {2, 2}, {0, b_, 0, 0});
+    one_ = constant(ctx, {}, {1});
+    mse_ = constant(ctx, {}, {b_});
     if (shadow_ == Shadow::kNetwork) return;
     for (std::size_t student = 1; student < m; ++student)
-      heads_.emplace_back(probe[0]).materialize(ctx, static_cast<std::uint32_t>(student));
+      heads_.emplace_back(probe[0]).materialize(ctx, static_cast<int>(student));
   }
 
   std::vector<ParameterSet*> extra_parameters(int member) override {

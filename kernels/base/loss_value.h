@@ -1,4 +1,4 @@
-// What kernels that compare two matrices row by row share: the ends of a loss, and small constants.
+// What kernels of single losses share: the end of a loss, and small constants.
 #pragma once
 
 #include "kernels/base/dtype.h"
@@ -21,14 +21,14 @@ COHORT_HOST_DEVICE A sign_of(A x) {
   return x > A{0} ? A{1} : x < A{0} ? A{-1} : A{0};
 }
 
-// Writes the value, adds weight value to the loss; null: not.
+// Writes the value, adds weight value to the loss; null: not. A weight that is null is 1.
 template <class A>
 COHORT_HOST_DEVICE void finish_loss(double value, const void* weight, void* to_value, void* to_loss) {
   if (to_value != nullptr) *static_cast<A*>(to_value) = static_cast<A>(value);
   if (to_loss == nullptr) return;
   A& loss = *static_cast<A*>(to_loss);
-  loss =
-      static_cast<A>(static_cast<double>(loss) + static_cast<double>(*static_cast<const A*>(weight)) * value);
+  const double factor = weight == nullptr ? 1.0 : static_cast<double>(*static_cast<const A*>(weight));
+  loss = static_cast<A>(static_cast<double>(loss) + factor * value);
 }
 
 // Calls f with float or double: of sums, losses and statistics.

@@ -5,9 +5,16 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/vector_math.h"
 
 namespace cohort::kernels {
+
+// Room for a row in scratch memory: whole vectors, so that no loop over classes has a remainder.
+constexpr std::int64_t padded_classes(std::int64_t classes) {
+  constexpr std::int64_t kPadding = 16;
+  return ceil_div(classes, kPadding) * kPadding;
+}
 
 // p = softmax(z inv_t) and log_p + (returned number) its logarithm; with `finish` the returned number is 0
 // and log_p is the logarithm itself. Padding gets p = 0.

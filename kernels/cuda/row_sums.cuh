@@ -14,15 +14,18 @@ inline constexpr int kRowWarps = 4;
 inline constexpr int kMaxRowBlocks = 1024;
 inline constexpr int kMaxRowBranches = 64;
 
-inline std::int64_t row_blocks(std::int64_t rows) {
-  return std::clamp<std::int64_t>((rows + kRowWarps - 1) / kRowWarps, 1, kMaxRowBlocks);
+// `most`: blocks of a launch; with more rows every warp takes several.
+inline std::int64_t row_blocks(std::int64_t rows, std::int64_t most = kMaxRowBlocks) {
+  return std::clamp<std::int64_t>((rows + kRowWarps - 1) / kRowWarps, 1, most);
 }
-inline std::size_t row_sums_workspace(std::int64_t rows) {
-  return static_cast<std::size_t>(row_blocks(rows)) * sizeof(double);
+inline std::size_t row_sums_workspace(std::int64_t rows, std::int64_t most = kMaxRowBlocks) {
+  return static_cast<std::size_t>(row_blocks(rows, most)) * sizeof(double);
 }
-inline simt::LaunchConfig row_sums_config(CudaStream stream, std::int64_t rows) {
+inline simt::LaunchConfig row_sums_config(CudaStream stream, std::int64_t rows,
+                                          std::int64_t most = kMaxRowBlocks) {
   check(stream.branch >= 0 && stream.branch < kMaxRowBranches, "row_sums: no such branch");
-  return {.grid = static_cast<unsigned>(row_blocks(rows)), .block = kRowWarps * kWarp, .stream = stream};
+  return {
+      .grid = static_cast<unsigned>(row_blocks(rows, most)), .block = kRowWarps * kWarp, .stream = stream};
 }
 
 __device__ inline std::int64_t first_row() {
@@ -30,9 +33,6 @@ __device__ inline std::int64_t first_row() {
 }
 __device__ inline std::int64_t row_stride() {
   return std::int64_t{gridDim.x} * kRowWarps;
-}
-__device__ inline std::int64_t valid_of(std::int32_t valid, std::int64_t rows) {
-  return valid < 0 ? 0 : valid < rows ? valid : rows;
 }
 
 // `sum`: a warp's, the same in all its lanes. True in one thread of the launch, which gets the sum of all

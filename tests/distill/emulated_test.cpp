@@ -29,7 +29,7 @@ RunOptions tiny(const std::string& method) {
 class EmulatedTraining : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    if (!kHasCuda) GTEST_SKIP() << "the CUDA backend is not complete";
+    if (!kHasCuda) GTEST_SKIP() << "built without the CUDA backend";
   }
   void TearDown() override { simt::set_order({}); }
 };

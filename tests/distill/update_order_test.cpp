@@ -89,7 +89,7 @@ TEST(UpdateInTurn, AttachedTargetsAreRefused) {
 
 #if defined(COHORT_EMULATED_DEVICE)
 TEST(UpdateInTurn, NoOrderOfTheQueuesChangesABit) {
-  if (!kHasCuda) GTEST_SKIP() << "the CUDA backend is not complete";
+  if (!kHasCuda) GTEST_SKIP() << "built without the CUDA backend";
   RunOptions options = dml("in-turn", "0,1;1,0");
   options.poison = true;
   options.epochs = 4;
