@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "core/dispatch.h"
@@ -11,10 +10,6 @@
 #include "core/ops/pointwise.h"
 #include "kernels/append_rows.h"
 #include "kernels/augment.h"
-#include "kernels/cohort_loss.h"
-#include "kernels/perturb.h"
-#include "kernels/readback.h"
-#include "kernels/step_record.h"
 #include "models/registry.h"
 
 namespace cohort::distill {
@@ -27,89 +22,6 @@ struct Cohort::Inputs {
   Tensor epoch;       // (1) i32
   Tensor step;        // (1) i32
   std::int64_t capacity = 0;
-};
-
-// The plan of a step's perturbation, in device memory.
-struct Cohort::Perturbation {
-  kernels::PerturbOptions options;
-  Tensor member, operation, moved_member;  // () i32
-
-  Perturbation(Context& ctx, const PerturbationChoice& choice, int image_size)
-      : options(resolve(choice, image_size)) {
-    member = ctx.persistent_tensor({}, DType::i32);
-    operation = ctx.persistent_tensor({}, DType::i32);
-    moved_member = ctx.persistent_tensor({}, DType::i32);
-  }
-
-  static kernels::PerturbOptions resolve(const PerturbationChoice& choice, int image_size) {
-    kernels::PerturbOptions options = kernels::paper_perturbation(image_size);
-    if (choice.preset == PerturbationChoice::Preset::kOfficial)
-      options = kernels::official_perturbation(image_size);
-    if (choice.preset == PerturbationChoice::Preset::kAll) options = kernels::all_perturbations(image_size);
-    if (choice.preset == PerturbationChoice::Preset::kList) {
-      options.pool_size = static_cast<int>(choice.operations.size());
-      std::copy(choice.operations.begin(), choice.operations.end(), options.pool);
-    }
-    if (choice.period > 0) options.period = choice.period;
-    if (choice.domain) options.domain = *choice.domain;
-    options.per_sample = choice.per_sample;
-    return options;
-  }
-};
-
-// What steps measured, in a ring that kernels write and the host reads later.
-class Cohort::Records {
- public:
-  explicit Records(Context& ctx) : ctx_(ctx) {
-    on_device(ctx, [&](auto stream) {
-      for (kernels::Marker& marker : markers_) marker = kernels::make_marker(stream);
-      ring_ = static_cast<double*>(kernels::allocate_pinned(stream, kMaxAhead * kWidth * sizeof(double)));
-    });
-  }
-  ~Records() {
-    on_device(ctx_, [&](auto stream) {
-      for (const kernels::Marker marker : markers_) kernels::release(stream, marker);
-      kernels::deallocate_pinned(stream, ring_);
-    });
-  }
-  Records(const Records&) = delete;
-  Records& operator=(const Records&) = delete;
-
-  // Inside a step, as its last operation.
-  void write(const std::vector<Tensor>& sources, const Tensor& step) {
-    kernels::StepRecordArgs args{
-        .ring = ring_, .width = kWidth, .capacity = kMaxAhead, .step = step.as<std::int32_t>()};
-    std::int64_t width = 0;
-    for (const Tensor& source : sources) {
-      check(args.num_sources < kernels::kMaxRecordSources, "cohort: too many terms to record");
-      args.sources[static_cast<std::size_t>(args.num_sources++)] = {
-          source.data, static_cast<std::int32_t>(source.count()), source.dtype};
-      width += source.count();
-    }
-    check(width <= kWidth, "cohort: too many values to record");
-    on_device(ctx_, [&](auto stream) { kernels::step_record(stream, args); });
-  }
-
-  // After the step was enqueued.
-  void mark(std::int64_t step, const Report* report) {
-    on_device(ctx_, [&](auto stream) { kernels::mark(stream, markers_[slot(step)]); });
-    reports_[slot(step)] = report;
-  }
-
-  // The values of a step, in the order they were written, and its report.
-  std::pair<const double*, const Report*> read(std::int64_t step) {
-    on_device(ctx_, [&](auto stream) { kernels::wait(stream, markers_[slot(step)]); });
-    return {ring_ + static_cast<std::int64_t>(slot(step)) * kWidth, reports_[slot(step)]};
-  }
-
- private:
-  static constexpr std::int64_t kWidth = 512;
-  static std::size_t slot(std::int64_t step) { return static_cast<std::size_t>(step % kMaxAhead); }
-
-  Context& ctx_;
-  double* ring_ = nullptr;
-  std::array<kernels::Marker, kMaxAhead> markers_{};
-  std::array<const Report*, kMaxAhead> reports_{};
 };
 
 // A pass over a set without gradients: its logits stay on the device until the end.
@@ -175,7 +87,7 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     throw Error(ErrorKind::kUsage, "networks that share their first parts see the same images",
                 "distill.icl=false");
   }
-  records_ = std::make_unique<Records>(ctx);
+  records_ = std::make_unique<StepRecords>(ctx);
   inputs_->epoch = ctx.persistent_tensor({1}, DType::i32);
   inputs_->step = ctx.persistent_tensor({1}, DType::i32);
 
@@ -202,7 +114,7 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   method_->setup(ctx, probe);
   if (sharing_.parts > 0) method_->setup_shared(ctx, shared);
   if (const std::optional<PerturbationChoice> choice = method_->perturbation()) {
-    perturbation_ = std::make_unique<Perturbation>(ctx, *choice, data.height);
+    perturbation_ = std::make_unique<PerturbationStage>(ctx, *choice, data.height);
   }
 
   sgd_ = std::make_unique<nn::Sgd>(ctx, m, options.sgd);
@@ -328,7 +240,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   StepView view;
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
   view.epoch = inputs_->epoch;
-  if (perturbation_) perturb(view, batches);
+  if (perturbation_) perturbation_->apply(ctx_, view, batches, inputs_->step, normalisation_);
 
   const Walk walked = walk(batches, /*training=*/true);
   view.outputs = walked.outputs;
@@ -441,8 +353,8 @@ void Cohort::record(const std::vector<Update>& updates) {
     if (!optional.empty()) sources.push_back(optional);
   }
   if (perturbation_) {
-    sources.push_back(perturbation_->member);
-    sources.push_back(perturbation_->operation);
+    sources.push_back(perturbation_->member());
+    sources.push_back(perturbation_->operation());
   }
   for (const FeatureTerm& term : report.feature_terms) {
     sources.push_back(term.weight);
@@ -484,40 +396,6 @@ Cohort::StepValues Cohort::values(std::int64_t step) {
     v.feature[static_cast<std::size_t>(term.member)] += weight * *next++;
   }
   return v;
-}
-
-void Cohort::perturb(StepView& view, const std::vector<Tensor>& batches) {
-  Perturbation& p = *perturbation_;
-  const Shape& shape = batches.front().shape;
-  view.mixed_labels = ctx_.empty({shape[0], kernels::kMixedLabels}, DType::i32);
-  view.mixed_weights = ctx_.empty({shape[0], kernels::kMixedLabels}, ctx_.parameter_dtype());
-  view.mixed_member = p.member;
-  view.masked_member = p.moved_member;
-  const Tensor permutations = ctx_.empty({3, shape[0]}, DType::i32);
-  std::vector<void*> pointers;
-  for (const Tensor& batch : batches) pointers.push_back(batch.data);
-  const kernels::PerturbArgs args{.batches = pointers,
-                                  .labels = view.labels.as<std::int32_t>(),
-                                  .step = inputs_->step.as<std::int32_t>(),
-                                  .member = p.member.as<std::int32_t>(),
-                                  .operation = p.operation.as<std::int32_t>(),
-                                  .moved_member = p.moved_member.as<std::int32_t>(),
-                                  .mixed_labels = view.mixed_labels.as<std::int32_t>(),
-                                  .label_weights = view.mixed_weights.data,
-                                  .permutations = permutations.as<std::int32_t>(),
-                                  .batch_size = shape[0],
-                                  .height = static_cast<int>(shape[1]),
-                                  .width = static_cast<int>(shape[2]),
-                                  .channels = static_cast<int>(shape[3]),
-                                  .dtype = ctx_.activation_dtype(),
-                                  .seed = ctx_.seed(),
-                                  .options = p.options,
-                                  .normalisation = normalisation_};
-  on_device(ctx_, [&](auto stream) {
-    const Workspace workspace = ctx_.workspace(kernels::perturb_workspace(args));
-    kernels::perturb_plan(stream, args, workspace);
-    kernels::perturb(stream, args, workspace);
-  });
 }
 
 void Cohort::evaluate_once(Evaluation& evaluation, std::int64_t rows) {

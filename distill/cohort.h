@@ -10,6 +10,8 @@
 #include "core/step_plan.h"
 #include "distill/feed.h"
 #include "distill/method.h"
+#include "distill/perturbation.h"
+#include "distill/step_records.h"
 #include "kernels/augment_math.h"
 #include "nn/sgd.h"
 
@@ -52,7 +54,7 @@ class Cohort {
   // Enqueues the feed's next step (the feed outlives the cohort's last step on it) and moves the feed on. On
   // a GPU the host does not wait: it may be kMaxAhead steps ahead of the values that it has read.
   void train(Feed& feed);
-  static constexpr std::int64_t kMaxAhead = 64;
+  static constexpr std::int64_t kMaxAhead = StepRecords::kMaxAhead;
 
   // What a step measured; waits for that step. `step`: Feed::step(), one of the last kMaxAhead.
   struct StepValues {
@@ -89,7 +91,6 @@ class Cohort {
 
  private:
   struct Inputs;
-  struct Perturbation;
   struct Evaluation;
   // One per feed and batch size: the last batch of an epoch may be short.
   struct Plan {
@@ -119,7 +120,6 @@ class Cohort {
   Update update_all(StepView& view, const Walk& walked);
   std::vector<Update> update_in_turn(StepView& view, const Walk& walked);
   void record(const std::vector<Update>& updates);
-  void perturb(StepView& view, const std::vector<Tensor>& batches);
   std::vector<Tensor> make_batches(const Feed& feed, std::int64_t rows, bool training);
 
   Context& ctx_;
@@ -128,15 +128,14 @@ class Cohort {
   CohortOptions options_;
   Sharing sharing_;
   std::unique_ptr<Inputs> inputs_;
-  std::unique_ptr<Perturbation> perturbation_;
+  std::unique_ptr<PerturbationStage> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;
   std::vector<Tensor> turns_;  // (M) i32 each: 1 for the member whose turn it is; empty unless in turn
   kernels::Normalisation normalisation_;
   std::map<std::pair<const void*, std::int64_t>, Plan> plans_;  // by the address of the feed's cursor
   std::map<std::pair<std::uint64_t, std::vector<std::int32_t>>, std::unique_ptr<Evaluation>>
       evaluations_;  // by the images' id
-  class Records;
-  std::unique_ptr<Records> records_;
+  std::unique_ptr<StepRecords> records_;
 };
 
 }  // namespace cohort::distill
