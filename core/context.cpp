@@ -152,20 +152,21 @@ void Context::begin_step() {
   }
 }
 
-void Context::backward() {
+void Context::backward(std::size_t first) {
   Branch& branch = *branches_[current_];
   const std::vector<Node*>& nodes = branch.tape.nodes();
   std::vector<const Node*> held;  // their gradients are read aside
-  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
-    GradSlot* slot = (*node)->y.grad;
+  for (std::size_t i = nodes.size(); i > first; --i) {
+    Node* const node = nodes[i - 1];
+    GradSlot* slot = node->y.grad;
     if (slot == nullptr || !slot->written) continue;  // nothing depends on this result
     node_went_aside_ = false;
-    (*node)->backward(*this);
+    node->backward(*this);
     slot->written = false;
     if (node_went_aside_) {
-      held.push_back(*node);
+      held.push_back(node);
     } else {
-      give_back(**node);
+      give_back(*node);
     }
   }
   join_side();

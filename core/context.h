@@ -122,8 +122,12 @@ class Context {
   void push(const N& node) {
     branches_[current_]->tape.push(node);
   }
-  // Runs the current branch's tape backwards. Gradients of its results must have been written by losses.
-  void backward();
+  // Runs the current branch's tape backwards, down to the node recorded after `first` others. Gradients of
+  // its results must have been written by losses. A node whose result has got none since the last time is
+  // passed over.
+  void backward(std::size_t first = 0);
+  // Recorded on the current branch so far.
+  std::size_t num_recorded() const { return branches_[current_]->tape.nodes().size(); }
 
   // Where to write the gradient of x: false when x wants none. Every call counts as one write.
   GradTarget grad_target(const Tensor& x);

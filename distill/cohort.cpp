@@ -65,8 +65,12 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     member.network->materialize(ctx, ctx.seed(), static_cast<std::uint32_t>(k));
     members_.push_back(std::move(member));
   }
-  if (sharing_.parts > 0 && options.independent_augmentation) {
-    throw Error(ErrorKind::kUsage, "networks that share their first parts see the same images",
+  meetings_ = method_->meetings();
+  check(sharing_.parts == 0 || meetings_.empty(), "cohort: networks share parts or meet between them");
+  if (options.independent_augmentation && (sharing_.parts > 0 || !meetings_.empty())) {
+    throw Error(ErrorKind::kUsage,
+                sharing_.parts > 0 ? "networks that share their first parts see the same images"
+                                   : "networks that exchange maps see the same images",
                 "distill.icl=false");
   }
   records_ = std::make_unique<StepRecords>(ctx);
@@ -77,6 +81,7 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   ctx.begin_step();
   ctx.set_recording(false);
   std::vector<models::Outputs> probe;
+  std::vector<std::vector<Tensor>> met(meetings_.size());
   Tensor shared;
   const Tensor black =
       ctx.persistent_tensor({1, data.height, data.width, data.channels}, ctx.activation_dtype());
@@ -88,13 +93,20 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     const Tensor x = network.run(ctx, 0, sharing_.parts, black, how, out);
     if (k == 0) shared = x;
     ctx.set_layer_log(&members_[k].layers);
-    network.run(ctx, sharing_.parts, network.num_parts(), x, how, out);
+    Tensor map = x;
+    int done = sharing_.parts;
+    for (std::size_t i = 0; i < meetings_.size(); ++i) {
+      map = advance(network, meetings_[i], done, map, how, out);
+      met[i].push_back(map);
+    }
+    network.run(ctx, done, network.num_parts(), map, how, out);
     network.classify(ctx, out.stages.back(), out);
   }
   ctx.set_layer_log(nullptr);
   ctx.set_recording(true);
   method_->setup(ctx, probe);
   if (sharing_.parts > 0) method_->setup_shared(ctx, shared);
+  for (std::size_t i = 0; i < met.size(); ++i) method_->setup_meeting(ctx, meetings_[i], met[i]);
   if (const std::optional<PerturbationChoice> choice = method_->perturbation()) {
     perturbation_ = std::make_unique<PerturbationStage>(ctx, *choice, data.height);
   }
@@ -105,7 +117,8 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     Member& member = members_[static_cast<std::size_t>(k)];
     allowed.push_back(member.frozen ? 0 : 1);
     if (!member.frozen) sgd_->add(member.network->parameters(), k, member.spec.weight_decay);
-    for (ParameterSet* extra : method_->extra_parameters(k)) sgd_->add(*extra, k, member.spec.weight_decay);
+    for (ParameterSet* extra : method_->extra_parameters(k))
+      sgd_->add(*extra, k, method_->weight_decay(*extra, member.spec.weight_decay));
   }
   sgd_->set_allowed(allowed);
   if (method_->update_order() == UpdateOrder::kInTurn) prepare_turns();

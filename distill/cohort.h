@@ -101,12 +101,25 @@ class Cohort {
   struct Walk {
     std::vector<models::Outputs> outputs;
     Tensor shared;                // what the shared parts hand on
-    std::vector<Tensor> entries;  // per member the same with a gradient of its own
+    std::vector<Tensor> entries;  // per member the same with a gradient of its own, or what it met last
+    // Nodes recorded before each meeting: on the main branch, and per member on its own.
+    struct Met {
+      std::size_t main = 0;
+      std::vector<std::size_t> members = {};
+    };
+    std::vector<Met> met = {};
+    std::size_t main = 0;  // nodes recorded on the main branch in all
   };
   Walk walk(const std::vector<Tensor>& batches, bool training);
   // A member's outputs from what its own parts take, on the current branch.
   models::ForwardOptions how(const Member& member, bool training) const;
-  void forward(std::size_t k, const Tensor& entry, bool training, models::Outputs& out);
+  // From parts [done, ...) to the meeting: what the network brings there; `done` moves on.
+  Tensor advance(const models::Network& network, Meeting meeting, int& done, const Tensor& x,
+                 const models::ForwardOptions& how, models::Outputs& out);
+  // From part `done` to the logits.
+  void forward(std::size_t k, int done, const Tensor& entry, bool training, models::Outputs& out);
+  std::vector<int> walk_to_meetings(Walk& walked, bool training);
+  void backward_members(const std::vector<std::size_t>& first);
   void backward_shared(const Walk& walk, const StepView& view);
   void prepare_turns();
   void reserve(std::int64_t rows);
@@ -127,6 +140,7 @@ class Cohort {
   std::unique_ptr<Method> method_;
   CohortOptions options_;
   Sharing sharing_;
+  std::vector<Meeting> meetings_;
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<PerturbationStage> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;

@@ -31,11 +31,46 @@ models::ForwardOptions Cohort::how(const Member& member, bool training) const {
           .preactivation = training && method_->wants_preactivation()};
 }
 
-void Cohort::forward(std::size_t k, const Tensor& entry, bool training, models::Outputs& out) {
+Tensor Cohort::advance(const models::Network& network, Meeting meeting, int& done, const Tensor& x,
+                       const models::ForwardOptions& how, models::Outputs& out) {
+  const int from = done;
+  done = meeting == Meeting::kAfterStem ? 1 : network.num_parts();
+  const Tensor map = network.run(ctx_, from, done, x, how, out);
+  return done == network.num_parts() ? out.stages.back() : map;
+}
+
+void Cohort::forward(std::size_t k, int done, const Tensor& entry, bool training, models::Outputs& out) {
   const Member& member = members_[k];
   const models::Network& network = *member.network;
-  network.run(ctx_, sharing_.parts, network.num_parts(), entry, how(member, training), out);
-  network.classify(ctx_, method_->transform(ctx_, static_cast<int>(k), out.stages.back(), training), out);
+  Tensor last = entry;
+  if (done < network.num_parts()) {
+    network.run(ctx_, done, network.num_parts(), entry, how(member, training), out);
+    last = out.stages.back();
+  }
+  network.classify(ctx_, method_->transform(ctx_, static_cast<int>(k), last, training), out);
+}
+
+// Every member up to the last meeting; the parts that each has then gone through.
+std::vector<int> Cohort::walk_to_meetings(Walk& walked, bool training) {
+  std::vector<int> done(members_.size(), sharing_.parts);
+  for (const Meeting meeting : meetings_) {
+    Walk::Met& met = walked.met.emplace_back();
+    ctx_.fork();
+    for (std::size_t k = 0; k < members_.size(); ++k) {
+      const Member& member = members_[k];
+      ctx_.on_branch(static_cast<int>(k) + 1, [&] {
+        ctx_.set_recording(training && !member.frozen);
+        walked.entries[k] = advance(*member.network, meeting, done[k], walked.entries[k],
+                                    how(member, training), walked.outputs[k]);
+        met.members.push_back(ctx_.num_recorded());
+        ctx_.set_recording(training);
+      });
+    }
+    ctx_.join();
+    met.main = ctx_.num_recorded();
+    walked.entries = method_->meet(ctx_, meeting, walked.entries, training);
+  }
+  return done;
 }
 
 Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
@@ -48,18 +83,19 @@ Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
     for (Tensor& map : below.stages) map = map.detached();
     for (Tensor& map : below.stages_pre) map = map.detached();
   }
+  for (models::Outputs& outputs : walked.outputs) outputs = below;
+  const std::vector<int> done = walk_to_meetings(walked, training);
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
-    const Member& member = members_[k];
-    models::Outputs& out = walked.outputs[k] = below;
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
-      ctx_.set_recording(training && !member.frozen);
+      ctx_.set_recording(training && !members_[k].frozen);
       if (sharing_.parts > 0) walked.entries[k] = ctx_.leaf(walked.shared);
-      forward(k, walked.entries[k], training, out);
+      forward(k, done[k], walked.entries[k], training, walked.outputs[k]);
       ctx_.set_recording(training);
     });
   }
   ctx_.join();
+  walked.main = ctx_.num_recorded();
   return walked;
 }
 
@@ -74,24 +110,40 @@ void Cohort::backward_shared(const Walk& walked, const StepView& view) {
   ctx_.backward();
 }
 
+// Every member's tape, down to the node after first[k] others.
+void Cohort::backward_members(const std::vector<std::size_t>& first) {
+  ctx_.fork();
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    if (members_[k].frozen) continue;
+    ctx_.on_branch(static_cast<int>(k) + 1, [&] { ctx_.backward(first[k]); });
+  }
+  ctx_.join();
+}
+
+// Back the way that the networks came: to the last meeting, through it, to the one before.
 Cohort::Update Cohort::update_all(StepView& view, const Walk& walked) {
+  const std::vector<std::size_t> start(members_.size(), 0);
   method_->losses(ctx_, view);
-  ctx_.backward();
+  ctx_.backward(walked.main);
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
     if (members_[k].frozen) continue;
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
       method_->feature_losses(ctx_, view, static_cast<int>(k));
-      ctx_.backward();
+      ctx_.backward(walked.met.empty() ? 0 : walked.met.back().members[k]);
     });
   }
   ctx_.join();
+  for (std::size_t i = walked.met.size(); i > 0; --i) {
+    ctx_.backward(walked.met[i - 1].main);
+    backward_members(i > 1 ? walked.met[i - 2].members : start);
+  }
   if (sharing_.parts > 0) backward_shared(walked, view);
   return {view.report, sgd_->step(view.report.loss, view.report.step_mask)};
 }
 
 void Cohort::prepare_turns() {
-  check(sharing_.parts == 0, "cohort: networks that take turns have nothing in common");
+  check(sharing_.parts == 0 && meetings_.empty(), "cohort: networks that take turns have nothing in common");
   for (std::size_t k = 0; k < members_.size(); ++k) {
     check(!members_[k].frozen, "cohort: a frozen network has no turn");
     std::vector<std::int32_t> mine(members_.size(), 0);
@@ -121,7 +173,7 @@ std::vector<Cohort::Update> Cohort::update_in_turn(StepView& view, const Walk& w
       const WithoutStatistics once(members_[k].network->parameters());
       ctx_.set_recording(false);
       view.outputs[k] = {};
-      forward(k, walked.entries[k], /*training=*/true, view.outputs[k]);
+      forward(k, 0, walked.entries[k], /*training=*/true, view.outputs[k]);
       ctx_.set_recording(true);
     });
     ctx_.join();

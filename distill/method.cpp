@@ -24,6 +24,12 @@ Sharing Method::sharing(const models::Network&) const {
 
 void Method::setup_shared(Context&, const Tensor&) {}
 
+void Method::setup_meeting(Context&, Meeting, const std::vector<Tensor>&) {}
+
+std::vector<Tensor> Method::meet(Context&, Meeting, const std::vector<Tensor>& maps, bool) {
+  return maps;
+}
+
 Tensor Method::transform(Context&, int, const Tensor& map, bool) {
   return map;
 }
@@ -36,6 +42,10 @@ void Method::feature_losses(Context&, StepView&, int) {}
 
 std::vector<ParameterSet*> Method::extra_parameters(int) {
   return {};
+}
+
+double Method::weight_decay(const ParameterSet&, double of_network) {
+  return of_network;
 }
 
 void Method::end_of_epoch(Context&, const HeldOut&) {}

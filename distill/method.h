@@ -53,6 +53,7 @@ struct StepView {
   Tensor shared;
   Tensor epoch;          // (1) i32, from 0; empty where there are no epochs
   Tensor gate_scores;    // (B, M) A: of a gate, where they are given instead of computed (`cohort loss`)
+  Tensor fused_logits;   // (B, classes) A: of a fusion of the networks, given in the same way
   Tensor valid_rows;     // () i32: the leading images count, as in Context::valid_images(); empty: all
   Tensor mixed_labels;   // (B, 4) i32, of the member whose images were mixed; may be empty
   Tensor mixed_weights;  // (B, 4) A
@@ -79,6 +80,9 @@ struct Sharing {
   int parts = 0;               // from the images on; 0: nothing is shared
   bool mean_gradient = false;  // into them goes the mean of the members' gradients, not the sum
 };
+
+// Where all networks hand their maps to the method, and go on with what it makes of them.
+enum class Meeting { kAfterStem, kAfterLastStage };
 
 // What the networks make of the held-out images, in evaluation mode.
 struct HeldOut {
@@ -107,13 +111,20 @@ class Method {
   virtual UpdateOrder update_order() const { return UpdateOrder::kSimultaneous; }
   // All members are of `model` where parts are shared.
   virtual Sharing sharing(const models::Network& model) const;
+  virtual std::vector<Meeting> meetings() const { return {}; }  // in that order
   virtual std::optional<PerturbationChoice> perturbation() const { return std::nullopt; }
 
   // Allocates device state. `probe` holds the outputs of all members for a batch of one (shapes only).
   virtual void setup(Context& ctx, const std::vector<models::Outputs>& probe) = 0;
   // After setup(), where parts are shared: the map that they hand on for a batch of one (shape only).
   virtual void setup_shared(Context& ctx, const Tensor& shared);
+  // After setup(), for every meeting: the networks' maps there for a batch of one (shapes only).
+  virtual void setup_meeting(Context& ctx, Meeting meeting, const std::vector<Tensor>& maps);
 
+  // At a meeting, on the main branch, in training and evaluation: what every network goes on with in place of
+  // its map. Outputs::stages keeps the maps as they were before.
+  virtual std::vector<Tensor> meet(Context& ctx, Meeting meeting, const std::vector<Tensor>& maps,
+                                   bool training);
   // On the branch of `member`, in training and evaluation: what its classifier gets in place of its last map.
   virtual Tensor transform(Context& ctx, int member, const Tensor& map, bool training);
   // Parameters of the member's network, by name, with the values that make it do without transform() what it
@@ -139,6 +150,8 @@ class Method {
   // Parts of the method itself that belong to member's optimiser (adapters, a regressor, a head), in an order
   // that does not change. Parameters and buffers are checkpointed.
   virtual std::vector<ParameterSet*> extra_parameters(int member);
+  // The weight decay of one of those; `of_network`: that of its member's network.
+  virtual double weight_decay(const ParameterSet& extra, double of_network);
 };
 
 // Options that make a method the variant of one source, where sources disagree. What options cannot express

@@ -28,6 +28,7 @@ void validate(const ProbeInput& in) {
       refuse(fmt::format("label {} at row {} is not in [0, {})", in.labels[i], i, in.classes));
     }
   }
+  if (!in.fused.empty() && in.fused.size() != count) refuse("fused differs in shape from logits_0");
   if (!in.features.empty() && in.features.size() != in.logits.size())
     refuse("features for some members only");
   const auto fits = [&](const ProbeMap& map) {
@@ -170,8 +171,21 @@ void set_parameters(Context& ctx, Method& method, const ProbeInput& in) {
   }
 }
 
-// What transforms a map does so in training, on the branch of its member.
+std::vector<Tensor> last_maps(const StepView& view) {
+  std::vector<Tensor> maps;
+  for (const models::Outputs& outputs : view.outputs) maps.push_back(outputs.stages.back());
+  return maps;
+}
+
+bool meets_at_the_end(const Method& method) {
+  const std::vector<Meeting> meetings = method.meetings();
+  return !meetings.empty() && meetings.back() == Meeting::kAfterLastStage;
+}
+
+// What transforms a map does so in training, on the branch of its member; where all maps meet, on the main
+// one.
 void show_maps(Context& ctx, Method& method, StepView& view) {
+  if (meets_at_the_end(method)) method.meet(ctx, Meeting::kAfterLastStage, last_maps(view), true);
   for (int k = 0; k < view.members(); ++k) {
     ctx.on_branch(k + 1, [&] {
       ctx.set_recording(!method.frozen(k));
@@ -229,10 +243,15 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
   if (!in.features.empty()) {
     view.shared = view.outputs.front().stages.back();
     method.setup_shared(ctx, view.shared);
+    if (meets_at_the_end(method)) method.setup_meeting(ctx, Meeting::kAfterLastStage, last_maps(view));
   }
   set_parameters(ctx, method, in);
   if (!in.features.empty()) show_maps(ctx, method, view);
   if (!in.gate.empty()) view.gate_scores = scores_of(ctx, in);
+  if (!in.fused.empty()) {
+    view.fused_logits = ctx.variable({in.rows, in.classes}, ctx.parameter_dtype());
+    upload_values(ctx, view.fused_logits, in.fused);
+  }
   method.losses(ctx, view);
   ctx.backward();
   for (int k = 0; k < m; ++k) {
@@ -266,6 +285,7 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
   if (!view.report.target.empty()) out.target = download_values(ctx, view.report.target);
   if (!view.report.gate.empty()) out.gate = download_values(ctx, view.report.gate);
   if (!view.report.grad_gate.empty()) out.grad_gate = download_values(ctx, view.report.grad_gate);
+  if (!view.fused_logits.empty()) out.grad_fused = gradient_of(ctx, view.fused_logits);
   if (!view.report.step_mask.empty()) out.step_mask = download_values(ctx, view.report.step_mask);
   return out;
 }

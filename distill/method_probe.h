@@ -40,6 +40,7 @@ struct ProbeInput {
   std::vector<ProbeClassifier> classifiers = {};    // per member, or empty
   std::vector<ProbeParameter> parameters = {};      // values to take the place of drawn ones
   std::vector<double> gate = {};                    // (rows, members) in place of a computed one, or empty
+  std::vector<double> fused = {};  // (rows, classes): a fusion's logits in place of computed ones, or empty
 };
 
 struct ProbeOutput {
@@ -53,6 +54,7 @@ struct ProbeOutput {
   std::vector<double> kl_weight;                               // (members, members)
   std::vector<double> target;           // (rows, classes); empty without a shared target
   std::vector<double> gate, grad_gate;  // (rows, members); empty where the method has none
+  std::vector<double> grad_fused;       // (rows, classes); empty where no fusion's logits were given
   std::vector<double> step_mask;        // (members); empty where the method pauses nobody
 };
 

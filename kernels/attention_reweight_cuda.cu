@@ -14,6 +14,7 @@
 
 #include "kernels/attention_reweight.h"
 #include "kernels/base/rehearsal.h"
+#include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/cuda/vec.cuh"
@@ -162,13 +163,6 @@ __global__ void __launch_bounds__(kThreads) spread_kernel(Spread<T> job) {
     }
     store<T, kWidth>(job.grad_features + at, sum);
   }
-}
-
-// Threads along the channels.
-int lanes_for(std::int64_t channels, int width) {
-  int lanes = 1;
-  while (lanes < kWarp && lanes * width < channels) lanes *= 2;
-  return lanes;
 }
 
 unsigned blocks(std::int64_t items, std::int64_t per_block) {

@@ -140,6 +140,7 @@ distill::ProbeInput read_input(const NpzArrays& arrays) {
     input.classifiers.push_back(read_classifier(arrays, k, input.classes, map.shape[1]));
   }
   read_parameters(arrays, input);
+  if (arrays.count("fused") > 0) input.fused = as_doubles(require(arrays, "fused", 2), "fused");
   if (arrays.count("gate") > 0) input.gate = as_doubles(require(arrays, "gate", 2), "gate");
   const NpyArray& labels = require(arrays, "labels", 1);
   if (labels.dtype != DType::i32 && labels.dtype != DType::i64) {
@@ -210,6 +211,7 @@ OutputArrays make_arrays(const distill::ProbeInput& input, const distill::ProbeO
   arrays.add("step_mask", {members}, output.step_mask);
   arrays.add("gate", {input.rows, members}, output.gate);
   arrays.add("grad_gate", {input.rows, members}, output.grad_gate);
+  arrays.add("grad_fused", {input.rows, input.classes}, output.grad_fused);
   arrays.add("target", {input.rows, input.classes}, output.target);
   return arrays;
 }
@@ -272,14 +274,16 @@ CommandSpec loss_command() {
   spec.flags.push_back(
       {"--in", "-i", "IN.npz",
        "logits_K, labels, and where the method wants them features_K (the last map), stage_K_0, stage_K_1, "
-       "... (those before it), weight_K, bias_K, gate, and values for the method's own parameter_K.NAME; "
+       "... (those before it), weight_K, bias_K, gate, fused, and values for the method's own "
+       "parameter_K.NAME; "
        "float32 is computed in f32, float64 in double; member 0 is the teacher of methods with fixed roles",
        "Run"});
   spec.flags.push_back(
       {"--out", "-o", "OUT.npz",
        "loss_K, grad_logits_K, grad_features_K, grad_stage_K_J, grad_weight_K, grad_bias_K, the method's own "
-       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, step_mask, target, gate "
-       "and grad_gate",
+       "parameter_K.NAME and grad_parameter_K.NAME, and what it decided: teacher, w, step_mask, target, "
+       "gate, "
+       "grad_gate and grad_fused",
        "Output"});
   spec.flags.push_back(json_flag());
   spec.run = run_loss;

@@ -108,6 +108,17 @@ class AdmTerms final : public Method {
     throw Error(ErrorKind::kUsage, "adm compares the maps of networks, and these share their first parts",
                 "leave adm out");
   }
+  std::vector<Meeting> meetings() const override { return base_->meetings(); }
+  void setup_meeting(Context& ctx, Meeting meeting, const std::vector<Tensor>& maps) override {
+    base_->setup_meeting(ctx, meeting, maps);
+  }
+  std::vector<Tensor> meet(Context& ctx, Meeting meeting, const std::vector<Tensor>& maps,
+                           bool training) override {
+    return base_->meet(ctx, meeting, maps, training);
+  }
+  double weight_decay(const ParameterSet& extra, double of_network) override {
+    return base_->weight_decay(extra, of_network);
+  }
   Tensor transform(Context& ctx, int member, const Tensor& map, bool training) override {
     return base_->transform(ctx, member, map, training);
   }

@@ -24,6 +24,7 @@ MethodInfo adm_info();
 MethodInfo norm_info();
 MethodInfo one_info();
 MethodInfo clnn_info();
+MethodInfo afid_info();
 
 AdditionInfo adm_addition();
 

@@ -48,6 +48,24 @@ Tensor input(Context& ctx, float value) {
   return x;
 }
 
+// Down to a node and later the rest: the same gradient as in one go, and nothing is walked twice.
+TEST(Tape, WalksBackInSections) {
+  Context ctx({.num_threads = 1, .poison = true});
+  ctx.begin_step();
+  const Tensor x = input(ctx, 1.0F);
+  const Tensor a = scale(ctx, x, 2.0F);
+  const std::size_t below = ctx.num_recorded();
+  EXPECT_EQ(below, 1U);
+  const Tensor b = scale(ctx, a, 3.0F);
+  seed_gradient(ctx, b, 1.0F);
+  ctx.backward(below);
+  EXPECT_FALSE(x.grad->written) << "not yet";
+  EXPECT_EQ(ctx.grad_of(a).as<float>()[0], 3.0F);
+  seed_gradient(ctx, scale(ctx, a, 0.0F), 1.0F);  // recorded later, walked before what is below
+  ctx.backward();
+  EXPECT_EQ(ctx.grad_of(x).as<float>()[3], 6.0F);
+}
+
 TEST(Tape, WalksBackInReverseAndAccumulates) {
   Context ctx({.num_threads = 1, .poison = true});
   ctx.begin_step();

@@ -301,6 +301,25 @@ def one(case, option):
     return losses
 
 
+def afid(case, option):
+    """The fusion's logits are an array of their own, or computed from both maps."""
+    T, lam = option("afid.T"), option("afid.lambda")
+    if case.fused is not None:
+        fused = case.fused
+    else:
+        own = lambda name: case.parameter(0, f"fusion.{name}")
+        x = torch.cat(case.f, 1)
+        x = F.conv2d(x, own("conv1.weight"), padding=1, groups=x.shape[1])
+        x = torch.relu(F.batch_norm(x, None, None, own("bn1.weight"), own("bn1.bias"), training=True, eps=1e-5))
+        x = F.conv2d(x, own("conv2.weight"))
+        x = torch.relu(F.batch_norm(x, None, None, own("bn2.weight"), own("bn2.bias"), training=True, eps=1e-5))
+        fused = F.linear(x.mean((2, 3)), own("fc.weight"), own("fc.bias"))
+    losses = [ce(case, k) + lam * kl(soft(fused, T), case.z[k], T) for k in case.members]
+    mean = (case.z[0] + case.z[1]) / 2
+    losses[0] = losses[0] + F.cross_entropy(fused, case.y) + lam * kl(soft(mean, T), fused, T)
+    return losses
+
+
 def clnn(case, option):
     T, beta = option("clnn.T"), option("clnn.beta")
     scale = T * T if option("clnn.t2") else 1
@@ -438,6 +457,12 @@ def hints(rng, case):
     return shapes
 
 
+def alike(rng, case):
+    """Last maps of one size."""
+    side = int(rng.integers(1, 5))
+    return [[(int(rng.integers(1, 20)), side)] for _ in case.members]
+
+
 def halving(rng, case):
     """Of every member as many maps as the teacher has."""
     number, side = int(rng.integers(1, 5)), int(rng.integers(1, 3))
@@ -487,6 +512,9 @@ METHODS = {
     "one (gate)": dict(losses=one, gate=True, options={"one.T": between(0.5, 5), "one.lambda": between(0, 2)}),
     "clnn": dict(losses=clnn, options={"clnn.T": between(0.5, 5), "clnn.beta": between(0, 1), "clnn.t2": pick(True, False),
                                        "clnn.form": pick("beta", "okddip")}),
+    "afid": dict(losses=afid, members=(2, 2), rows=(3, 19), shapes=alike,
+                 options={"afid.T": between(0.5, 5), "afid.lambda": between(0, 2)}),
+    "afid (fused)": dict(losses=afid, members=(2, 2), fused=True, options={"afid.T": between(0.5, 5), "afid.lambda": between(0, 2)}),
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
@@ -534,12 +562,15 @@ class Case:
         self.gate = None
         if spec.get("gate"):
             self.gate = torch.tensor(rng.dirichlet(np.ones(self.m), self.rows), requires_grad=True)
+        self.fused = leaf(self.rows, self.classes, size=scale) if spec.get("fused") else None
         self.parameters = {}
 
     def arrays(self):
         named = {"labels": self.y.numpy()}
         if self.gate is not None:
             named["gate"] = self.gate.detach().numpy()
+        if self.fused is not None:
+            named["fused"] = self.fused.detach().numpy()
         for name, list_ in (("logits", self.z), ("features", self.f), ("weight", self.w), ("bias", self.b)):
             for k, value in enumerate(list_):
                 named[f"{name}_{k}"] = value.detach().numpy()
@@ -603,6 +634,8 @@ def check(binary, name, spec, rng, folder):
             expected[f"grad_stage_{k}_{i}"] = np.zeros(value.shape) if untouched else value.grad.numpy()
     if case.gate is not None:
         expected["grad_gate"] = case.gate.grad.numpy()
+    if case.fused is not None:
+        expected["grad_fused"] = case.fused.grad.numpy()
     for key, value in case.parameters.items():
         expected[f"grad_parameter_{key}"] = np.zeros(value.shape) if value.grad is None else value.grad.numpy()
     for key, value in expected.items():

@@ -29,8 +29,9 @@ class WholeStep {
     return std::accumulate(losses.begin(), losses.end(), 0.0);
   }
 
-  // Some elements of the parameter; `factor`: of the loss's gradient that is to be there.
-  void expect_gradient(const ParameterSet& set, const std::string& name, double factor = 1) {
+  // Some elements of the parameter; `factor`: of the loss's gradient that is to be there; `h`: the step,
+  // small where a maximum over many may change hands within it.
+  void expect_gradient(const ParameterSet& set, const std::string& name, double factor = 1, double h = 1e-5) {
     for (const Parameter& p : set.parameters()) {
       if (p.name != name) continue;
       loss();
@@ -41,13 +42,12 @@ class WholeStep {
       EXPECT_GT(largest, 0) << name;
       const std::size_t last = values.size() - 1;
       for (const std::size_t at : {std::size_t{0}, last / 2, last}) {
-        const auto moved = [&](double h) {
+        const auto moved = [&](double step) {
           std::vector<double> v = values;
-          v[at] += h;
+          v[at] += step;
           upload_values(run.context(), p.value, v);
           return loss();
         };
-        constexpr double h = 1e-5;
         const double difference = (moved(h) - moved(-h)) / (2 * h);
         EXPECT_NEAR(gradient[at], factor * difference, 1e-6 * (1 + largest)) << name << " at " << at;
       }
