@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/ops/attention_reweight.h"
+#include "core/ops/channel_normalise.h"
 #include "core/ops/cohort_loss.h"
 #include "core/ops/feature_l2.h"
 #include "core/ops/linear.h"
@@ -14,6 +15,7 @@
 #include "core/ops/pixel_cosine.h"
 #include "core/ops/pointwise.h"
 #include "core/ops/pool.h"
+#include "core/ops/trimmed_l2.h"
 #include "distill/adapters.h"
 #include "distill/logit_loss.h"
 
@@ -21,7 +23,7 @@ namespace cohort::distill {
 namespace {
 
 enum class ConsensusForm { kCe, kKd };
-enum class FeatureForm { kMse, kRelu };
+enum class FeatureForm { kMse, kRelu, kNorm, kDrop };
 enum class FeatureStages { kAll, kLast };
 
 constexpr double kOfTheSetting = -1;
@@ -57,6 +59,7 @@ class AdmTerms final : public Method {
         co_form_(static_cast<ConsensusForm>(o.choice("adm.co_form"))),
         feature_form_(static_cast<FeatureForm>(o.choice("adm.feat_form"))),
         feature_stages_(static_cast<FeatureStages>(o.choice("adm.feat"))),
+        drop_per_sample_(o.choice("adm.drop") == 1),
         preactivation_(o.flag("adm.preact")),
         teachers_(parse_members(o.text("adm.teachers"))) {
     if (base_->perturbation()) {
@@ -78,7 +81,7 @@ class AdmTerms final : public Method {
     if (strength.feature > 0) {
       text += fmt::format(" + {:g} {}", strength.feature,
                           feature_stages_ == FeatureStages::kAll ? "sum_i 2^-i " : "");
-      text += feature_form_ == FeatureForm::kMse ? "MSE(F_s, F_t)" : "MSE(relu(F_s), relu(F_t))";
+      text += feature_text();
     }
     if (strength.di > 0) text += fmt::format("; net t + {:g} CE(FC_t(GAP(a_di {})), y)", strength.di, map);
     return text + "; a_co ~ 1 + S, a_di ~ 1 - S, S = cosine of F_s, F_t, detached";
@@ -228,6 +231,21 @@ class AdmTerms final : public Method {
             chosen(wanted_.feature, setting.feature)};
   }
 
+  const char* feature_text() const {
+    switch (feature_form_) {
+      case FeatureForm::kMse:
+        return "MSE(F_s, F_t)";
+      case FeatureForm::kRelu:
+        return "MSE(relu(F_s), relu(F_t))";
+      case FeatureForm::kNorm:
+        return "MSE(F_s/|F_s|, F_t/|F_t|), |F| per channel";
+      case FeatureForm::kDrop:
+        return drop_per_sample_ ? "MSE(F_s, F_t) without the largest third of each sample"
+                                : "MSE(F_s, F_t) without the largest third";
+    }
+    internal_error("adm: no such feature form");
+  }
+
   static Tensor as_vector(const Tensor& scalar) { return {scalar.data, {1}, scalar.dtype, nullptr}; }
 
   // From the end, the stem left out; the last maps always, the others where their sizes agree.
@@ -320,9 +338,17 @@ class AdmTerms final : public Method {
         maps.student = ops::relu(ctx, maps.student);
         maps.teacher = ops::relu(ctx, maps.teacher).detached();
       }
-      const Tensor value = ops::feature_l2(
-          ctx, maps.student, maps.teacher, feature_[i],
-          {.valid_rows = view.valid_rows, .loss = ops::entry(view.report.loss, pair.student)});
+      if (feature_form_ == FeatureForm::kNorm) {
+        maps.student = ops::channel_normalise(ctx, maps.student);
+        maps.teacher = ops::channel_normalise(ctx, maps.teacher.detached());
+      }
+      const Tensor loss = ops::entry(view.report.loss, pair.student);
+      const Tensor value =
+          feature_form_ == FeatureForm::kDrop
+              ? ops::trimmed_l2(ctx, maps.student, maps.teacher, feature_[i],
+                                {.per_row = drop_per_sample_, .valid_rows = view.valid_rows, .loss = loss})
+              : ops::feature_l2(ctx, maps.student, maps.teacher, feature_[i],
+                                {.valid_rows = view.valid_rows, .loss = loss});
       view.report.feature_terms.push_back({pair.student, feature_[i], value});
     }
   }
@@ -340,7 +366,7 @@ class AdmTerms final : public Method {
   ConsensusForm co_form_;
   FeatureForm feature_form_;
   FeatureStages feature_stages_;
-  bool preactivation_;
+  bool drop_per_sample_, preactivation_;
   std::vector<int> teachers_;
   std::vector<Pair> pairs_;
   Adapters adapters_;
@@ -378,8 +404,14 @@ const std::vector<OptionSpec>& adm_options() {
       {.key = "adm.feat_form",
        .type = OptionType::kChoice,
        .default_value = "mse",
-       .help = "feature term: mean squared error of the maps, or of their ReLU",
-       .choices = {"mse", "relu"}},
+       .help =
+           "feature term: MSE of the maps, their ReLU, channels of length 1, or without the largest third",
+       .choices = {"mse", "relu", "norm", "drop"}},
+      {.key = "adm.drop",
+       .type = OptionType::kChoice,
+       .default_value = "batch",
+       .help = "feat_form=drop: the largest third of the whole batch's squares, or of each sample's",
+       .choices = {"batch", "sample"}},
       {.key = "adm.preact",
        .type = OptionType::kBool,
        .default_value = "true",

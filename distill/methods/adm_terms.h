@@ -9,7 +9,9 @@
 //   L_co: CE(z_co, y), or T^2 KL_T(FC_t(GAP(a_co relu(F_t))) -> z_co);   L_di: CE(z_di, y)
 //   L_feat: sum over stages of 2^-i MSE(F_s, F_t), i = 1 for the last one; or the last stage alone, weight 1.
 //           Stages are aligned from the end by equal size; the last pair always counts. The student's map
-//           goes through a 1x1 adapter where channels differ, the larger map is average-pooled.
+//           goes through a 1x1 adapter where channels differ, the larger map is average-pooled. Or instead of
+//           the maps their ReLU, or their channels divided by their lengths (kernels/channel_normalise.h), or
+//           the squares without their largest third (kernels/trimmed_l2.h).
 //
 // Where the last maps differ in shape, S is that of the adapted, smaller maps, and each network's weight map
 // is brought to its own size (nearest) with mean 1. Several teachers: a student averages L_co and L_feat over

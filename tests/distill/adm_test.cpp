@@ -114,6 +114,22 @@ TEST_P(AdmGolden, FeatureTerm) {
   const ProbeOutput relu = run(and_also(kFeatures, "adm.feat_form", "relu"));
   expect(relu.loss, {kCe1, kCe2 + 0.040313}, "relu");
   expect(relu.grad_features[1], {-0.025, 0.025, 0, -0.025, 0.025, -0.0625, 0.075, 0}, "d relu");
+  const ProbeOutput norm = run(and_also(kFeatures, "adm.feat_form", "norm"));
+  expect(norm.loss, {kCe1, kCe2 + 0.647882}, "norm");
+  expect(norm.grad_features[1],
+         {-0.047706, 0.238528, -0.415945, -0.103986, 0.378356, -0.504474, 0.133128, 0.099846}, "d norm");
+  // Two of eight squares go, 0.36 both; of each sample one of four, of the second's either 0.36.
+  const ProbeOutput drop = run(and_also(kFeatures, "adm.feat_form", "drop"));
+  expect(drop.loss, {kCe1, kCe2 + 0.057083}, "drop");
+  expect(drop.grad_features[1], {-0.1 / 3, 0.1, -0.4 / 3, -0.1 / 3, 0.1 / 3, -0.25 / 3, 0, 0}, "d drop");
+  const ProbeOutput per_sample =
+      run(and_also(and_also(kFeatures, "adm.feat_form", "drop"), "adm.drop", "sample"));
+  expect(per_sample.loss, {kCe1, kCe2 + 0.090417}, "drop per sample");
+  Values certain = per_sample.grad_features[1];
+  certain.resize(6);
+  expect(certain, {-0.1 / 3, 0.1, 0, -0.1 / 3, 0.1 / 3, -0.25 / 3}, "d drop per sample");
+  for (const ProbeOutput* out : {&norm, &drop, &per_sample})
+    expect(out->grad_features[0], Values(8, 0.0), "the teacher is detached");
   Settings stages = kFeatures;
   stages.back().second = "stages";
   expect(run(stages).loss, {kCe1, kCe2 + 0.132813 / 2}, "the last of several stages weighs a half");
@@ -127,9 +143,9 @@ TEST_P(AdmGolden, JoinsAFrozenTeacher) {
 }
 
 // Networks whose maps differ in channels and size: adapters, pooling and weight maps of both sizes.
-ProbeInput heterogeneous() {
+ProbeInput heterogeneous(std::uint64_t seed = 5) {
   ProbeInput in{.rows = 3, .classes = 4, .labels = {3, 0, 2}};
-  Rng rng({.seed = 5});
+  Rng rng({.seed = seed});
   const auto draw = [&](std::int64_t count) {
     Values values(static_cast<std::size_t>(count));
     for (double& v : values) v = rng.normal();
@@ -172,6 +188,35 @@ TEST_P(AdmRoles, GradientsOfTheClassifiersAreThoseOfTheLosses) {
       EXPECT_EQ(gradcheck(own_loss, fc.bias.data(), 4, at.grad_classifiers[k].bias), "") << form << " " << k;
     }
   }
+}
+
+// L_feat alone, differentiated in the student's map and in the adapters, whatever its form. (Of this draw no
+// number lies so close to a ReLU's or the border's jump that a difference steps over it.)
+class AdmFeatureForm : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Forms, AdmFeatureForm, testing::Values("mse", "relu", "norm", "drop"),
+                         [](const auto& p) { return p.param; });
+
+TEST_P(AdmFeatureForm, GradientsAreThoseOfTheLoss) {
+  const Settings settings = {{"adm.alpha", "0"},      {"adm.beta", "0"},      {"adm.gamma", "0.7"},
+                             {"adm.teachers", "0,2"}, {"adm.drop", "sample"}, {"adm.feat_form", GetParam()}};
+  ProbeInput in = heterogeneous(7);
+  const auto run = [&] { return probe_method(*with_terms("independent", settings), in); };
+  const auto loss = [&] { return run().loss[1]; };
+  in.parameters = run().parameters;
+  ASSERT_EQ(in.parameters.size(), 2u) << "an adapter to each teacher";
+  const ProbeOutput at = run();
+  ProbeMap& map = in.features[1];
+  EXPECT_EQ(
+      gradcheck(loss, map.values.data(), static_cast<std::int64_t>(map.values.size()), at.grad_features[1]),
+      "");
+  for (std::size_t i = 0; i < in.parameters.size(); ++i) {
+    Values& values = in.parameters[i].values;
+    EXPECT_EQ(
+        gradcheck(loss, values.data(), static_cast<std::int64_t>(values.size()), at.parameters[i].gradient),
+        "")
+        << in.parameters[i].name;
+  }
+  EXPECT_EQ(at.grad_features[0], Values(at.grad_features[0].size(), 0.0)) << "teachers are detached";
 }
 
 TEST(Adm, IdenticalNetworksAgreeEverywhere) {

@@ -376,6 +376,19 @@ def weight_maps(similarity, size):
     return normalised(1 + similarity), normalised(1 - similarity)
 
 
+def feature_term(x, y, form, per_sample):
+    if form == "relu":
+        x, y = torch.relu(x), torch.relu(y)
+    if form == "norm":
+        x, y = (m / m.flatten(2).norm(dim=2).clamp_min(1e-12)[..., None, None] for m in (x, y))
+    squares = (x - y) ** 2
+    if form == "drop":
+        squares = squares.reshape(len(x) if per_sample else 1, -1)
+        size = squares.shape[1]
+        squares = squares.topk(size - size // 3, dim=1, largest=False).values
+    return squares.mean()
+
+
 def adm_terms(case, option, losses, frozen=frozenset(), of=""):
     """`of`: "2." where the method has parts of its own before those of the addition."""
     preact, form, T = option("adm.preact"), option("adm.co_form"), option("adm.T")
@@ -405,9 +418,9 @@ def adm_terms(case, option, losses, frozen=frozenset(), of=""):
             co = F.cross_entropy(z_co, case.y) if form == "ce" else kl(soft(logits(t, t_co, detach=True), T), z_co, T)
             losses[s] = losses[s] + alpha / len(teachers) * co
             if gamma > 0:
-                x, y = (torch.relu(s_map), torch.relu(t_map)) if option("adm.feat_form") == "relu" else (s_map, t_map)
                 share = 1 if option("adm.feat") == "last" else 0.5
-                losses[s] = losses[s] + gamma * share / len(teachers) * ((x - y) ** 2).mean()
+                term = feature_term(s_map, t_map, option("adm.feat_form"), option("adm.drop") == "sample")
+                losses[s] = losses[s] + gamma * share / len(teachers) * term
             if beta > 0:
                 losses[t] = losses[t] + beta / len(students) * F.cross_entropy(logits(t, t_di), case.y)
     return losses
@@ -478,8 +491,8 @@ def wide(rng, case):
 
 KDCL = {"kdcl.T": between(0.5, 5), "kdcl.lambda": between(0, 3)}
 ADM = {"adm.alpha": between(0.01, 2), "adm.beta": between(0.01, 2), "adm.gamma": between(0, 2), "adm.T": between(0.5, 4),
-       "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu"),
-       "adm.preact": pick(True, False), "adm.teachers": roles}
+       "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu", "norm", "drop"),
+       "adm.drop": pick("batch", "sample"), "adm.preact": pick(True, False), "adm.teachers": roles}
 DML = {"dml.norm": pick("mean", "sum"), "dml.T": between(0.5, 5), "dml.lambda": between(0, 3)}
 OFFLINE_ADM = {**{k: v for k, v in ADM.items() if k != "adm.teachers"}, "adm.gamma": between(0.1, 2)}
 SHAKE = {"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2), "shake.T": between(0.5, 6),
