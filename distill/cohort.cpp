@@ -138,7 +138,7 @@ void Cohort::reserve(std::int64_t rows) {
 
 std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bool training) {
   const bool own_views = training && options_.independent_augmentation;
-  // A perturbed member changes its batch in place, and which member that is only the device knows.
+  // A perturbed member's batch is rewritten, and which member that is only the device knows.
   const int count = own_views || (training && perturbation_) ? size() : 1;
   std::vector<Tensor> batches;
   std::vector<void*> pointers;
@@ -169,6 +169,15 @@ std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bo
   return batches;
 }
 
+// Of every member the images it sees, in another place than its batch.
+std::vector<Tensor> Cohort::clean_copies(const Feed& feed, const std::vector<Tensor>& batches) {
+  if (options_.independent_augmentation || size() == 1)
+    return make_batches(feed, batches.front().shape[0], /*training=*/true);
+  std::vector<Tensor> copies = batches;  // all see the same: another member's
+  std::rotate(copies.begin(), copies.begin() + 1, copies.end());
+  return copies;
+}
+
 void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   ctx_.begin_step();
   feed.take(rows, {inputs_->indices, inputs_->image_rows, inputs_->epoch, inputs_->step, sgd_->rates()});
@@ -176,7 +185,10 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   StepView view;
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
   view.epoch = inputs_->epoch;
-  if (perturbation_) perturbation_->apply(ctx_, view, batches, inputs_->step, normalisation_);
+  if (perturbation_) {
+    const std::vector<Tensor> sources = clean_copies(feed, batches);
+    perturbation_->apply(ctx_, view, batches, sources, inputs_->step, normalisation_);
+  }
 
   const Walk walked = walk(batches, /*training=*/true);
   view.outputs = walked.outputs;

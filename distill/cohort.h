@@ -134,6 +134,7 @@ class Cohort {
   std::vector<Update> update_in_turn(StepView& view, const Walk& walked);
   void record(const std::vector<Update>& updates);
   std::vector<Tensor> make_batches(const Feed& feed, std::int64_t rows, bool training);
+  std::vector<Tensor> clean_copies(const Feed& feed, const std::vector<Tensor>& batches);
 
   Context& ctx_;
   std::vector<Member> members_;

@@ -32,7 +32,8 @@ PerturbationStage::PerturbationStage(Context& ctx, const PerturbationChoice& cho
       moved_member_(ctx.persistent_tensor({}, DType::i32)) {}
 
 void PerturbationStage::apply(Context& ctx, StepView& view, const std::vector<Tensor>& batches,
-                              const Tensor& step, const kernels::Normalisation& normalisation) {
+                              const std::vector<Tensor>& sources, const Tensor& step,
+                              const kernels::Normalisation& normalisation) {
   const Shape& shape = batches.front().shape;
   view.mixed_labels = ctx.empty({shape[0], kernels::kMixedLabels}, DType::i32);
   view.mixed_weights = ctx.empty({shape[0], kernels::kMixedLabels}, ctx.parameter_dtype());
@@ -40,8 +41,11 @@ void PerturbationStage::apply(Context& ctx, StepView& view, const std::vector<Te
   view.masked_member = moved_member_;
   const Tensor permutations = ctx.empty({3, shape[0]}, DType::i32);
   std::vector<void*> pointers;
+  std::vector<const void*> clean;
   for (const Tensor& batch : batches) pointers.push_back(batch.data);
+  for (const Tensor& source : sources) clean.push_back(source.data);
   const kernels::PerturbArgs args{.batches = pointers,
+                                  .sources = clean,
                                   .labels = view.labels.as<std::int32_t>(),
                                   .step = step.as<std::int32_t>(),
                                   .member = member_.as<std::int32_t>(),
@@ -59,9 +63,7 @@ void PerturbationStage::apply(Context& ctx, StepView& view, const std::vector<Te
                                   .options = options_,
                                   .normalisation = normalisation};
   on_device(ctx, [&](auto stream) {
-    const Workspace workspace = ctx.workspace(kernels::perturb_workspace(args));
-    kernels::perturb_plan(stream, args, workspace);
-    kernels::perturb(stream, args, workspace);
+    kernels::perturb(stream, args, ctx.workspace(kernels::perturb_workspace(stream, args)));
   });
 }
 

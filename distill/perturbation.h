@@ -13,9 +13,11 @@ class PerturbationStage {
  public:
   PerturbationStage(Context& ctx, const PerturbationChoice& choice, int image_size);
 
-  // Changes the batch of the member drawn for this step in place, and fills the view's mixed labels.
-  // `batches`: one for every member, (B, H, W, C); `step`: (1) i32.
-  void apply(Context& ctx, StepView& view, const std::vector<Tensor>& batches, const Tensor& step,
+  // Rewrites the batch of the member drawn for this step, and fills the view's mixed labels. `batches`: one
+  // for every member, (B, H, W, C); `sources`: the same images, of each member in another place; `step`: (1)
+  // i32.
+  void apply(Context& ctx, StepView& view, const std::vector<Tensor>& batches,
+             const std::vector<Tensor>& sources, const Tensor& step,
              const kernels::Normalisation& normalisation);
 
   // () i32: the member whose images were perturbed in the last step, -1 for none, and how.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "kernels/base/error.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cpu/parallel.h"
 
 namespace cohort::kernels {
@@ -17,9 +17,9 @@ std::size_t round_up(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
-std::size_t source_bytes(const PerturbArgs& args) {
-  return round_up(static_cast<std::size_t>(args.batch_size * args.height * args.width * args.channels) *
-                  size_of(accumulator_of(args.dtype)));
+// Values of one image.
+std::size_t image_size(const PerturbArgs& args) {
+  return static_cast<std::size_t>(args.height * args.width * args.channels);
 }
 
 // Displacements of one image.
@@ -32,8 +32,15 @@ std::size_t num_fields(const PerturbArgs& args) {
   return args.options.per_sample ? static_cast<std::size_t>(args.batch_size) : 1;
 }
 
-std::int64_t valid_rows(const PerturbArgs& args) {
-  return args.valid_rows == nullptr ? args.batch_size : std::int64_t{*args.valid_rows};
+// The workspace: keys of a permutation, then fields and their scratch, then an image for each thread.
+std::size_t keys_bytes(const PerturbArgs& args) {
+  return round_up(static_cast<std::size_t>(args.batch_size) * sizeof(std::uint64_t));
+}
+std::size_t fields_bytes(const PerturbArgs& args) {
+  return round_up(2 * num_fields(args) * field_floats(args) * sizeof(float));
+}
+std::size_t image_bytes(const PerturbArgs& args) {
+  return round_up(image_size(args) * size_of(accumulator_of(args.dtype)));
 }
 
 // Permutation k of the first `valid` rows: row b maps to the rank of its key.
@@ -51,19 +58,22 @@ void permute(const PerturbArgs& args, std::uint32_t k, std::int64_t valid, std::
   }
 }
 
-// What the pixel kernel needs to know about this step.
-template <class A>
+// What the pixels need to know about this step.
+template <class T>
 struct Job {
+  using A = Accumulator<T>;
   const PerturbArgs& args;
   PerturbOp op;
   std::uint32_t member, step;
-  PerturbSource<A> source;
+  PerturbSource<T> source;
   PerturbUnits<A> units;
   const float* fields;  // (num_fields,H,W,2)
 
   PerturbDraw draw(std::int64_t b) const {
-    return draw_perturb(op, args.options, args.seed, member, step, static_cast<std::uint32_t>(b), args.height,
-                        args.width);
+    PerturbDraw draw = draw_perturb(op, args.options, args.seed, member, step, static_cast<std::uint32_t>(b),
+                                    args.height, args.width);
+    for (std::int64_t k = 0; k < 3; ++k) draw.partner[k] = args.permutations[k * args.batch_size + b];
+    return draw;
   }
 };
 
@@ -120,47 +130,49 @@ void make_elastic_fields(CpuStream stream, const PerturbArgs& args, std::uint32_
   });
 }
 
-template <PerturbOp kOp, class T, class A>
-void move_row(const Job<A>& job, std::int64_t b, T* out) {
+template <PerturbOp kOp, class T>
+void move_row(const Job<T>& job, std::int64_t b, T* out) {
   const PerturbDraw draw = job.draw(b);
-  const float* const field = job.fields == nullptr
-                                 ? nullptr
-                                 : job.fields + (job.args.options.per_sample ? b : 0) *
-                                                    static_cast<std::int64_t>(field_floats(job.args));
-  const PerturbSource<A>& s = job.source;
+  const std::int64_t field = job.args.options.per_sample ? b : 0;
+  const float* displacement = job.fields + field * static_cast<std::int64_t>(field_floats(job.args));
+  const PerturbSource<T>& s = job.source;
   for (int y = 0; y < s.height; ++y) {
     for (int x = 0; x < s.width; ++x) {
-      for (int c = 0; c < s.channels; ++c) *out++ = T(moved_value<kOp>(s, draw, field, b, y, x, c));
+      for (int c = 0; c < s.channels; ++c) *out++ = T(moved_value<kOp>(s, draw, displacement, b, y, x, c));
+      if constexpr (kOp == PerturbOp::kElastic) displacement += 2;
     }
   }
 }
 
-template <class T, class A>
-void noise_row(const Job<A>& job, std::int64_t b, T* out) {
+template <class T>
+void noise_row(const Job<T>& job, std::int64_t b, T* out) {
+  using A = Accumulator<T>;
   const A sigma = static_cast<A>(job.draw(b).sigma);
   const RngAddress address =
       noise_address(job.args.seed, job.member, job.step, static_cast<std::uint32_t>(b));
-  const PerturbSource<A>& s = job.source;
+  const PerturbSource<T>& s = job.source;
   const std::int64_t count = std::int64_t{s.height} * s.width * s.channels;
-  const A* const in = s.images + b * count;
+  const T* const in = s.images + b * count;
   float normals[4] = {};
   int c = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     if (i % 4 == 0) four_normals(address, static_cast<std::uint32_t>(i / 4), normals);
-    const A value = clamp01(std::fma(sigma, static_cast<A>(normals[i % 4]), job.units.into(in[i], c)));
+    const A value =
+        clamp01(std::fma(sigma, static_cast<A>(normals[i % 4]), job.units.into(static_cast<A>(in[i]), c)));
     out[i] = T(job.units.back(value, c));
     c = c + 1 == s.channels ? 0 : c + 1;
   }
 }
 
-// The four colour operations in drawn order, in place on one image of the source.
-template <class A>
-void jitter_row(const Job<A>& job, std::int64_t b, A* image) {
-  const PerturbDraw draw = job.draw(b);
+// The image of row b with its colours changed by the four operations in drawn order, in the domain's units.
+template <class T, class A>
+void jitter_row(const Job<T>& job, const PerturbDraw& draw, std::int64_t b, A* image) {
+  const T* const in = job.source.images + b * static_cast<std::int64_t>(image_size(job.args));
   const int channels = job.args.channels;
   const std::int64_t pixels = std::int64_t{job.args.height} * job.args.width;
   for (std::int64_t p = 0; p < pixels; ++p) {
-    for (int c = 0; c < channels; ++c) image[p * channels + c] = job.units.into(image[p * channels + c], c);
+    for (int c = 0; c < channels; ++c)
+      image[p * channels + c] = job.units.into(static_cast<A>(in[p * channels + c]), c);
   }
   for (const int which : draw.order) {
     double mean = 0.0;
@@ -176,17 +188,19 @@ void jitter_row(const Job<A>& job, std::int64_t b, A* image) {
   }
 }
 
-// The source holds jittered colours in the domain's units.
+// Colours, then blur; `image` is memory for one.
 template <class T, class A>
-void blur_row(const Job<A>& job, std::int64_t b, T* out) {
+void jitter_and_blur_row(const Job<T>& job, std::int64_t b, A* image, T* out) {
   const PerturbOptions& options = job.args.options;
-  const float sigma = job.draw(b).sigma;
+  const PerturbDraw draw = job.draw(b);
+  jitter_row(job, draw, b, image);
+  const float sigma = draw.sigma;
   const int rx = std::min(options.blur_width, kMaxBlur) / 2;
   const int ry = std::min(options.blur_height, kMaxBlur) / 2;
   float gx[kMaxBlur], gy[kMaxBlur];
   gaussian_weights(sigma, rx, gx);
   gaussian_weights(sigma, ry, gy);
-  const PerturbSource<A>& s = job.source;
+  const PerturbSource<T>& s = job.source;
   for (int y = 0; y < s.height; ++y) {
     for (int x = 0; x < s.width; ++x) {
       for (int c = 0; c < s.channels; ++c) {
@@ -194,8 +208,8 @@ void blur_row(const Job<A>& job, std::int64_t b, T* out) {
         for (int j = -ry; j <= ry; ++j) {
           A row = A(0);
           for (int i = -rx; i <= rx; ++i) {
-            row = std::fma(static_cast<A>(gx[i + rx]),
-                           s.at(b, reflect(y + j, s.height), reflect(x + i, s.width), c), row);
+            const int at = reflect(y + j, s.height) * s.width + reflect(x + i, s.width);
+            row = std::fma(static_cast<A>(gx[i + rx]), image[at * s.channels + c], row);
           }
           sum = std::fma(static_cast<A>(gy[j + ry]), row, sum);
         }
@@ -206,7 +220,7 @@ void blur_row(const Job<A>& job, std::int64_t b, T* out) {
 }
 
 template <class T, class A>
-void perturb_row(const Job<A>& job, std::int64_t b, T* out) {
+void perturb_row(const Job<T>& job, std::int64_t b, A* image, T* out) {
   switch (job.op) {
     case PerturbOp::kMixup:
       return move_row<PerturbOp::kMixup>(job, b, out);
@@ -229,65 +243,22 @@ void perturb_row(const Job<A>& job, std::int64_t b, T* out) {
     case PerturbOp::kFlipY:
       return move_row<PerturbOp::kFlipY>(job, b, out);
     case PerturbOp::kJitter:
-      return blur_row(job, b, out);
+      return jitter_and_blur_row(job, b, image, out);
     case PerturbOp::kNone:
       return;
   }
 }
 
-template <class T>
-void perturb(CpuStream stream, const PerturbArgs& args, Workspace workspace) {
-  using A = Accumulator<T>;
-  const std::int32_t member = *args.member;
-  const auto op = static_cast<PerturbOp>(*args.operation);
-  if (member < 0 || op == PerturbOp::kNone) return;
-  T* const batch = static_cast<T*>(args.batches[static_cast<std::size_t>(member)]);
-  A* const copy = reinterpret_cast<A*>(workspace.data());
-  float* const fields = reinterpret_cast<float*>(workspace.data() + source_bytes(args));
-  const std::int64_t pixels = std::int64_t{args.height} * args.width * args.channels;
-  const std::int64_t rows = valid_rows(args);
-  Job<A> job{args,
-             op,
-             static_cast<std::uint32_t>(member),
-             static_cast<std::uint32_t>(*args.step),
-             {copy, args.permutations, args.batch_size, args.height, args.width, args.channels},
-             {args.options.domain, args.normalisation},
-             op == PerturbOp::kElastic ? fields : nullptr};
-  job.source.set_black(args.options.domain, args.normalisation);
-  parallel_for(stream, rows, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin * pixels; i < end * pixels; ++i) copy[i] = static_cast<A>(batch[i]);
-    for (std::int64_t b = begin; op == PerturbOp::kJitter && b < end; ++b)
-      jitter_row(job, b, copy + b * pixels);
-  });
-  if (op == PerturbOp::kElastic) {
-    make_elastic_fields(stream, args, job.member, job.step, fields,
-                        fields + num_fields(args) * field_floats(args));
-  }
-  parallel_for(stream, rows, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) perturb_row(job, b, batch + b * pixels);
-  });
-}
-
-}  // namespace
-
-std::size_t perturb_workspace(const PerturbArgs& args) {
-  const std::size_t keys = static_cast<std::size_t>(args.batch_size) * sizeof(std::uint64_t);
-  return std::max(round_up(keys),
-                  source_bytes(args) + round_up(2 * num_fields(args) * field_floats(args) * sizeof(float)));
-}
-
-void perturb_plan(CpuStream, const PerturbArgs& args, Workspace workspace) {
-  check(workspace.size() >= perturb_workspace(args), "perturb_plan: workspace too small");
+// Who is perturbed and how, the permutations and the targets.
+template <class A>
+PerturbChoice plan(const PerturbArgs& args, std::int64_t valid, std::uint64_t* keys) {
   const auto step = static_cast<std::uint32_t>(*args.step);
   const PerturbChoice choice =
       choose_perturbation(args.options, args.seed, step, static_cast<int>(args.batches.size()));
   *args.member = choice.member;
   *args.operation = static_cast<std::int32_t>(choice.op);
   if (args.moved_member != nullptr) *args.moved_member = is_geometric(choice.op) ? choice.member : -1;
-  const std::int64_t valid = valid_rows(args);
-  for (std::uint32_t k = 0; k < 3; ++k) {
-    permute(args, k, valid, reinterpret_cast<std::uint64_t*>(workspace.data()));
-  }
+  for (std::uint32_t k = 0; k < 3; ++k) permute(args, k, valid, keys);
   for (std::int64_t b = 0; b < args.batch_size; ++b) {
     const PerturbOp op = b < valid ? choice.op : PerturbOp::kNone;
     const PerturbDraw draw =
@@ -295,23 +266,55 @@ void perturb_plan(CpuStream, const PerturbArgs& args, Workspace workspace) {
                      static_cast<std::uint32_t>(b), args.height, args.width);
     float weights[4];
     label_weights(op, draw, args.height, args.width, weights);
-    for (std::int64_t k = 0; k < 4; ++k) {
-      if (args.dtype == DType::f64) {
-        static_cast<double*>(args.label_weights)[4 * b + k] = static_cast<double>(weights[k]);
-      } else {
-        static_cast<float*>(args.label_weights)[4 * b + k] = weights[k];
-      }
-    }
+    for (std::int64_t k = 0; k < 4; ++k)
+      static_cast<A*>(args.label_weights)[4 * b + k] = static_cast<A>(weights[k]);
     args.mixed_labels[4 * b] = args.labels[b];
-    for (std::int64_t k = 0; k < 3; ++k) {
+    for (std::int64_t k = 0; k < 3; ++k)
       args.mixed_labels[4 * b + 1 + k] = args.labels[args.permutations[k * args.batch_size + b]];
-    }
   }
+  return choice;
+}
+
+template <class T>
+void perturb(CpuStream stream, const PerturbArgs& args, Workspace workspace) {
+  using A = Accumulator<T>;
+  const std::int64_t rows = count_valid(args.valid_rows, args.batch_size);
+  const PerturbChoice choice = plan<A>(args, rows, reinterpret_cast<std::uint64_t*>(workspace.data()));
+  if (choice.op == PerturbOp::kNone) return;
+  const auto member = static_cast<std::size_t>(choice.member);
+  std::byte* memory = workspace.data() + keys_bytes(args);
+  float* const fields = reinterpret_cast<float*>(memory);
+  memory += fields_bytes(args);
+  Job<T> job{args,
+             choice.op,
+             static_cast<std::uint32_t>(choice.member),
+             static_cast<std::uint32_t>(*args.step),
+             {static_cast<const T*>(args.sources[member]), args.height, args.width, args.channels},
+             {args.options.domain, args.normalisation},
+             fields};
+  job.source.set_black(args.options.domain, args.normalisation);
+  if (choice.op == PerturbOp::kElastic) {
+    make_elastic_fields(stream, args, job.member, job.step, fields,
+                        fields + num_fields(args) * field_floats(args));
+  }
+  T* const batch = static_cast<T*>(args.batches[member]);
+  parallel_chunks(stream, rows, [&](std::int64_t b, int thread) {
+    A* const image = reinterpret_cast<A*>(memory + static_cast<std::size_t>(thread) * image_bytes(args));
+    perturb_row(job, b, image, batch + b * static_cast<std::int64_t>(image_size(args)));
+  });
+}
+
+}  // namespace
+
+std::size_t perturb_workspace(CpuStream stream, const PerturbArgs& args) {
+  const auto threads = static_cast<std::size_t>(num_threads(stream));
+  return keys_bytes(args) + fields_bytes(args) +
+         (in_pool(args.options, PerturbOp::kJitter) ? threads * image_bytes(args) : 0);
 }
 
 void perturb(CpuStream stream, const PerturbArgs& args, Workspace workspace) {
-  check(workspace.size() >= perturb_workspace(args), "perturb: workspace too small");
-  check(args.channels >= 1 && args.channels <= kMaxImageChannels, "perturb: 1 to 4 channels");
+  validate(args);
+  check(workspace.size() >= perturb_workspace(stream, args), "perturb: workspace too small");
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { perturb<T>(stream, args, workspace); });
 }
 

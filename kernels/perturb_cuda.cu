@@ -1,19 +1,26 @@
-// perturb_plan: one launch. A thread ranks one row's key among the keys of the valid rows, 256 keys at a time
-// in shared memory; grid (rows / 256, 3 permutations). Cost: 3 B^2 comparisons.
+// One launch. A block of 256 threads has 512 pixels of one row; grid rows * (tiles of 32x16 pixels). Who is
+// perturbed and how is a few draws from (seed, step), so every block makes them itself, and what a row needs
+// of the permutations, the ranks of its keys among the batch's, too: B Philox blocks for each of them, one
+// exact sum. Rows read a clean batch, nobody waits for another block. What a block does:
 //
-// perturb: two launches, because rows read other rows of the batch that they overwrite, and only the end of a
-// launch orders blocks: the first copies the perturbed member's batch to the workspace (kJitter: with its
-// colours changed, a block per row; kElastic: and makes the displacement fields, a block per 32x32 tile with
-// both passes of the smoothing in shared memory), the second computes every value of the batch, a block of
-// 256 threads per 512 pixels of one row, a thread per pixel (kNoise: per four values, one Philox block). In a
-// step without perturbation both return at once: the host never learns which member or operation it is.
+//   moved, mixed : 512 consecutive pixels, a thread per pixel
+//   noise        : the same, four values a thread, one Philox block
+//   elastic      : a tile; the displacements are made in shared memory, both passes of the smoothing. Where
+//                  rows share a field a block takes several of them, at least 1024 blocks as long as there
+//                  are so many
+//   jitter       : the first block of a row has all of it: the mean grey first, then tile by tile the changed
+//                  colours with a border in shared memory and the blur
+//
+// In a step without perturbation only the plan is written.
 //
 // Every operation gives the CPU's bits (kernels/perturb_math.h). Bytes: kernels/perturb.h.
-// Shared memory: 1 KiB; fields: 4 (64 (32 + 2r) + 16 (32 + 2r) + 2r + 1) bytes where the pool has kElastic, r
-// the radius of the smoothing (18 KiB at 32x32, 41 KiB at 224x224). Registers (sm_90): plan 48, first
-// launch 64, second 58 (f32), 60 (bf16), 63 (f64), no spill; 160 bytes of stack, of the one thread that
-// draws.
+// Shared memory: 0.5 KiB; with kElastic in the pool 4 (2r + 1 + 16 (32 + 2r) + 64 (16 + 2r)) bytes, r the
+// radius of the smoothing (13 KiB at 32x32, 36 KiB at 224x224), with kJitter a tile with its border.
+// Registers (sm_90): 79, no spill; 272 bytes of stack, of the one thread that draws. Not timed on a GPU yet.
+#include <algorithm>
+
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/valid_rows.h"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/simt.cuh"
 #include "kernels/perturb.h"
@@ -23,11 +30,14 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kPixelsPerBlock = 512;
-constexpr int kTile = 32;  // of a displacement field; one lane per column
+constexpr int kTileWidth = 32, kTileHeight = 16;  // one lane per column
+constexpr int kPixelsPerBlock = kTileWidth * kTileHeight;
 constexpr int kMaxBatches = 16;
+constexpr int kElasticBlocks = 1024;
 
-struct Plan {
+template <class T>
+struct Job {
+  using A = Accumulator<T>;
   const std::int32_t* labels;
   const std::int32_t* step;
   const std::int32_t* valid_rows;
@@ -36,168 +46,147 @@ struct Plan {
   std::int32_t* moved_member;
   std::int32_t* mixed_labels;
   std::int32_t* permutations;
-  int batch_size, height, width, num_members;
+  A* label_weights;
+  int batch_size, height, width, channels;
+  int tiles, tiles_across;  // per row
+  int num_members;
   std::uint64_t seed;
-  PerturbOptions options;
-};
-
-template <class A>
-__device__ void write_targets(const Plan& plan, const PerturbChoice& choice, std::uint32_t step, int b,
-                              bool valid, A* weights_out) {
-  PerturbDraw draw;
-  const PerturbOp op = valid ? choice.op : PerturbOp::kNone;
-  if (mixes_labels(op)) {
-    draw = draw_perturb(op, plan.options, plan.seed, static_cast<std::uint32_t>(choice.member), step,
-                        static_cast<std::uint32_t>(b), plan.height, plan.width);
-  }
-  float weights[4];
-  label_weights(op, draw, plan.height, plan.width, weights);
-  for (int k = 0; k < 4; ++k) weights_out[4 * b + k] = static_cast<A>(weights[k]);
-  plan.mixed_labels[4 * b] = plan.labels[b];
-}
-
-template <class A>
-__global__ void __launch_bounds__(kThreads) plan_kernel(Plan plan, A* weights) {
-  SIMT_SHARED(std::uint32_t, keys, [kThreads]);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int b = static_cast<int>(blockIdx.x) * kThreads + thread;
-  const std::uint32_t which = blockIdx.y;
-  const auto step = static_cast<std::uint32_t>(*plan.step);
-  const int valid = plan.valid_rows == nullptr ? plan.batch_size : *plan.valid_rows;
-  const std::uint32_t key = permutation_key(plan.seed, step, which, static_cast<std::uint32_t>(b));
-  int rank = 0;
-  for (int first = 0; first < valid; first += kThreads) {
-    keys[thread] = permutation_key(plan.seed, step, which, static_cast<std::uint32_t>(first + thread));
-    __syncthreads();
-    const int count = valid - first < kThreads ? valid - first : kThreads;
-    for (int i = 0; i < count; ++i) rank += keys[i] < key || (keys[i] == key && first + i < b) ? 1 : 0;
-    __syncthreads();
-  }
-  if (b >= plan.batch_size) return;
-  const int partner = b < valid ? rank : b;
-  plan.permutations[static_cast<std::int64_t>(which) * plan.batch_size + b] = partner;
-  plan.mixed_labels[4 * b + 1 + static_cast<int>(which)] = plan.labels[partner];
-  if (which != 0) return;
-  const PerturbChoice choice = choose_perturbation(plan.options, plan.seed, step, plan.num_members);
-  write_targets(plan, choice, step, b, b < valid, weights);
-  if (b == 0) {
-    *plan.member = choice.member;
-    *plan.operation = static_cast<std::int32_t>(choice.op);
-    if (plan.moved_member != nullptr) *plan.moved_member = is_geometric(choice.op) ? choice.member : -1;
-  }
-}
-
-template <class T>
-struct Job {
-  using A = Accumulator<T>;
-  const std::int32_t* member;
-  const std::int32_t* operation;
-  const std::int32_t* step;
-  const std::int32_t* valid_rows;
-  A* copy;        // (B,H,W,C)
-  float* fields;  // (num_fields,H,W,2)
-  int num_fields;
-  int chunks;  // of kPixelsPerBlock per row
-  std::uint64_t seed;
-  PerturbSource<A> source;
   PerturbUnits<A> units;
   PerturbOptions options;
+  PerturbSource<T> black;  // without images
+  const T* sources[kMaxBatches];
   T* batches[kMaxBatches];
 
-  __device__ PerturbOp op() const {
-    return *member < 0 ? PerturbOp::kNone : static_cast<PerturbOp>(*operation);
+  __device__ int pixels() const { return height * width; }
+};
+
+// One step's choice, in registers.
+template <class T>
+struct Step {
+  const Job<T>& job;
+  PerturbChoice choice;
+  std::uint32_t step, member;
+  PerturbSource<T> source;
+  T* batch;
+  std::int64_t rows;
+
+  __device__ explicit Step(const Job<T>& j)
+      : job(j),
+        choice(choose_perturbation(j.options, j.seed, static_cast<std::uint32_t>(*j.step), j.num_members)),
+        step(static_cast<std::uint32_t>(*j.step)),
+        member(static_cast<std::uint32_t>(choice.member)),
+        source(j.black),
+        batch(choice.member < 0 ? nullptr : j.batches[choice.member]),
+        rows(count_valid(j.valid_rows, j.batch_size)) {
+    if (choice.member >= 0) source.images = j.sources[choice.member];
   }
-  __device__ std::int64_t rows() const { return valid_rows == nullptr ? source.batch_size : *valid_rows; }
-  __device__ int pixels() const { return source.height * source.width; }
-  __device__ PerturbDraw draw(PerturbOp which, std::int64_t b) const {
-    return draw_perturb(which, options, seed, static_cast<std::uint32_t>(*member),
-                        static_cast<std::uint32_t>(*step), static_cast<std::uint32_t>(b), source.height,
-                        source.width);
+  __device__ PerturbDraw draw(PerturbOp op, std::int64_t b) const {
+    return draw_perturb(op, job.options, job.seed, member, step, static_cast<std::uint32_t>(b), job.height,
+                        job.width);
   }
 };
 
-// --- first launch: the source of the operation ---
+// --- the plan ---
 
+// Where row b < rows comes in the three permutations: the ranks of its keys, by the whole block.
 template <class T>
-__device__ void copy_batch(const Job<T>& job) {
-  const T* const batch = job.batches[*job.member];
-  const std::int64_t count = job.rows() * job.pixels() * job.source.channels;
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
-       i += stride) {
-    job.copy[i] = static_cast<Accumulator<T>>(batch[i]);
+__device__ void find_partners(const Step<T>& step, int b, int (&partner)[3]) {
+  constexpr int kBits = 21;  // of a rank, so that one sum has all three
+  const auto key = [&](int which, int row) {
+    return permutation_key(step.job.seed, step.step, static_cast<std::uint32_t>(which),
+                           static_cast<std::uint32_t>(row));
+  };
+  long long ranks = 0;
+  for (int which = 0; which < 3; ++which) {
+    const std::uint32_t mine = key(which, b);
+    long long before = 0;
+    for (int row = static_cast<int>(threadIdx.x); row < step.rows; row += kThreads) {
+      const std::uint32_t other = key(which, row);
+      before += other < mine || (other == mine && row < b) ? 1 : 0;
+    }
+    ranks |= before << (which * kBits);
   }
+  ranks = block_sum(ranks);
+  for (int which = 0; which < 3; ++which)
+    partner[which] = static_cast<int>(ranks >> (which * kBits) & ((1LL << kBits) - 1));
 }
 
-// Brightness, saturation and hue on one pixel: the steps first <= i < last of the drawn order.
-template <class A>
-__device__ void change_colours(const PerturbDraw& draw, int first, int last, A mean, int channels, A* pixel) {
-  for (int i = first; i < last; ++i) {
-    const int which = draw.order[i];
-    jitter_pixel(which, static_cast<A>(draw.factor[which]), mean, channels, pixel);
-  }
-}
-
-// A thread changes its pixels alone, so that only the mean grey, which contrast needs, goes through the
-// block.
-template <class T, int kChannels>
-__device__ void jitter_row(const Job<T>& job, const PerturbDraw& draw, std::int64_t b) {
+// By one thread.
+template <class T>
+__device__ void write_plan(const Step<T>& step, int b, bool valid, const PerturbDraw& draw) {
   using A = Accumulator<T>;
-  const int channels = kChannels > 0 ? kChannels : job.source.channels;
-  const std::int64_t row = b * job.pixels() * channels;
-  const T* const in = job.batches[*job.member] + row;
-  A* const out = job.copy + row;
-  int contrast = 0;
-  while (contrast < 3 && draw.order[contrast] != 1) ++contrast;
-  long long units = 0;
-  A pixel[kMaxImageChannels] = {};
-  for (int p = static_cast<int>(threadIdx.x); p < job.pixels(); p += kThreads) {
-    for (int c = 0; c < channels; ++c) pixel[c] = job.units.into(static_cast<A>(in[p * channels + c]), c);
-    change_colours(draw, 0, contrast, A(0), channels, pixel);
-    units += grey_units(grey(pixel, channels));
-    for (int c = 0; c < channels; ++c) out[p * channels + c] = pixel[c];
+  const Job<T>& job = step.job;
+  float weights[4];
+  label_weights(valid ? step.choice.op : PerturbOp::kNone, draw, job.height, job.width, weights);
+  for (int k = 0; k < 4; ++k) job.label_weights[4 * b + k] = static_cast<A>(weights[k]);
+  job.mixed_labels[4 * b] = job.labels[b];
+  for (int k = 0; k < 3; ++k) {
+    job.permutations[static_cast<std::int64_t>(k) * job.batch_size + b] = draw.partner[k];
+    job.mixed_labels[4 * b + 1 + k] = job.labels[draw.partner[k]];
   }
-  const A mean = static_cast<A>(mean_of_units(block_sum(units), job.pixels()));
-  for (int p = static_cast<int>(threadIdx.x); p < job.pixels(); p += kThreads) {
-    for (int c = 0; c < channels; ++c) pixel[c] = out[p * channels + c];
-    change_colours(draw, contrast, 4, mean, channels, pixel);
-    for (int c = 0; c < channels; ++c) out[p * channels + c] = pixel[c];
+  if (b != 0) return;
+  *job.member = step.choice.member;
+  *job.operation = static_cast<std::int32_t>(step.choice.op);
+  if (job.moved_member != nullptr) *job.moved_member = is_geometric(step.choice.op) ? step.choice.member : -1;
+}
+
+// --- pixels of a row, 512 of them in order ---
+
+template <PerturbOp kOp, class T>
+__device__ void move_pixels(const Step<T>& step, const PerturbDraw& draw, std::int64_t b, int begin,
+                            int end) {
+  const PerturbSource<T>& s = step.source;
+  T* const out = step.batch + b * step.job.pixels() * s.channels;
+  for (int p = begin + static_cast<int>(threadIdx.x); p < end; p += kThreads) {
+    const int y = p / s.width;
+    const int x = p - y * s.width;
+    for (int c = 0; c < s.channels; ++c) {
+      out[p * s.channels + c] = T(moved_value<kOp>(s, draw, nullptr, b, y, x, c));
+    }
   }
 }
 
-// A block per row.
 template <class T>
-__device__ void jitter_batch(const Job<T>& job) {
-  SIMT_SHARED(PerturbDraw, shared_draw, [1]);
-  const std::int64_t b = blockIdx.x;
-  if (b >= job.rows()) return;
-  if (threadIdx.x == 0) {
-    const PerturbDraw draw = job.draw(PerturbOp::kJitter, b);
-    shared_draw[0] = draw;
-  }
-  __syncthreads();
-  if (job.source.channels == 3) {
-    jitter_row<T, 3>(job, shared_draw[0], b);
-  } else {
-    jitter_row<T, 0>(job, shared_draw[0], b);
+__device__ void add_noise(const Step<T>& step, const PerturbDraw& draw, std::int64_t b, int begin, int end) {
+  using A = Accumulator<T>;
+  const int channels = step.job.channels;
+  const std::int64_t row = b * step.job.pixels() * channels;
+  const T* const in = step.source.images + row;
+  T* const out = step.batch + row;
+  const A sigma = static_cast<A>(draw.sigma);
+  const PerturbUnits<A>& units = step.job.units;
+  const RngAddress address =
+      noise_address(step.job.seed, step.member, step.step, static_cast<std::uint32_t>(b));
+  for (int i = begin * channels + static_cast<int>(threadIdx.x) * 4; i < end * channels; i += kThreads * 4) {
+    float normals[4];
+    four_normals(address, static_cast<std::uint32_t>(i / 4), normals);
+    int c = i % channels;
+    for (int k = 0; k < 4 && i + k < end * channels; ++k) {
+      const A value =
+          clamp01(std::fma(sigma, static_cast<A>(normals[k]), units.into(static_cast<A>(in[i + k]), c)));
+      out[i + k] = T(units.back(value, c));
+      c = c + 1 == channels ? 0 : c + 1;
+    }
   }
 }
+
+// --- elastic ---
 
 // The parts of the dynamic shared memory, for a smoothing of radius r.
 struct FieldMemory {
   float* weights;   // (2r + 1)
-  float* noise;     // (kWarps, kTile + 2r, 2): a row of noise per warp
-  float* smoothed;  // (kTile + 2r, kTile, 2): along x
+  float* noise;     // (kWarps, kTileWidth + 2r, 2): a row of noise per warp
+  float* smoothed;  // (kTileHeight + 2r, kTileWidth, 2): along x
 };
 
 __host__ __device__ constexpr int field_memory_floats(int radius) {
-  return 2 * radius + 1 + (kTile + 2 * radius) * 2 * (kWarps + kTile);
+  return 2 * radius + 1 + 2 * (kWarps * (kTileWidth + 2 * radius) + (kTileHeight + 2 * radius) * kTileWidth);
 }
 
 __device__ FieldMemory field_memory(unsigned char* raw, int radius) {
   auto* const floats = reinterpret_cast<float*>(raw);
   float* const noise = floats + 2 * radius + 1;
-  return {floats, noise, noise + kWarps * (kTile + 2 * radius) * 2};
+  return {floats, noise, noise + kWarps * (kTileWidth + 2 * radius) * 2};
 }
 
 // Rows of noise smoothed along x, one warp per row: the tile's and r above and below.
@@ -205,9 +194,9 @@ __device__ void smooth_along_x(const FieldMemory& memory, const RngAddress& addr
                                int x0, int height, int width) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int extent = kTile + 2 * radius;
+  const int extent = kTileWidth + 2 * radius;
   float* const noise = memory.noise + warp * extent * 2;
-  for (int j = warp; j < extent; j += kWarps) {
+  for (int j = warp; j < kTileHeight + 2 * radius; j += kWarps) {
     const int y = reflect(y0 - radius + j, height);
     for (int i = lane; i < extent; i += kWarp) {
       const int at = (y * width + reflect(x0 - radius + i, width)) * 2;
@@ -222,100 +211,58 @@ __device__ void smooth_along_x(const FieldMemory& memory, const RngAddress& addr
       sum[0] = std::fma(memory.weights[k], noise[2 * (lane + k)], sum[0]);
       sum[1] = std::fma(memory.weights[k], noise[2 * (lane + k) + 1], sum[1]);
     }
-    memory.smoothed[(j * kTile + lane) * 2] = sum[0];
-    memory.smoothed[(j * kTile + lane) * 2 + 1] = sum[1];
+    memory.smoothed[(j * kTileWidth + lane) * 2] = sum[0];
+    memory.smoothed[(j * kTileWidth + lane) * 2 + 1] = sum[1];
     __syncwarp();
   }
 }
 
-// A block per tile of a field.
+// Row b of a tile, and the rows after it that share its field.
 template <class T>
-__device__ void make_fields(const Job<T>& job, unsigned char* raw) {
-  const int height = job.source.height, width = job.source.width;
+__device__ void move_elastically(const Step<T>& step, std::int64_t b, int tile, unsigned char* raw) {
+  const Job<T>& job = step.job;
   const int radius = elastic_radius(job.options.elastic_sigma);
   const FieldMemory memory = field_memory(raw, radius);
   SIMT_SHARED(float, scale, [1]);
-  const int across = (width + kTile - 1) / kTile;
-  const int tiles = (height + kTile - 1) / kTile * across;
-  const std::int64_t field = blockIdx.x / static_cast<unsigned>(tiles);
-  if (field >= job.num_fields) return;
+  std::int64_t stride = step.rows;
+  if (!job.options.per_sample) {
+    stride = (kElasticBlocks + job.tiles - 1) / job.tiles;
+    if (b >= stride) return;
+  }
   if (threadIdx.x == 0) {
     const float squares = gaussian_weights(job.options.elastic_sigma, radius, memory.weights);
     scale[0] = elastic_scale(job.options.elastic_alpha, squares);
   }
   __syncthreads();
-  const int tile = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles));
-  const int y0 = tile / across * kTile;
-  const int x0 = tile % across * kTile;
-  smooth_along_x(memory,
-                 elastic_address(job.seed, static_cast<std::uint32_t>(*job.member),
-                                 static_cast<std::uint32_t>(*job.step), static_cast<std::uint32_t>(field)),
-                 radius, y0, x0, height, width);
+  const int y0 = tile / job.tiles_across * kTileHeight;
+  const int x0 = tile % job.tiles_across * kTileWidth;
+  const auto field = static_cast<std::uint32_t>(job.options.per_sample ? b : 0);
+  smooth_along_x(memory, elastic_address(job.seed, step.member, step.step, field), radius, y0, x0, job.height,
+                 job.width);
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kTile * kTile * 2; i += kThreads) {
-    const int y = i / (kTile * 2);
-    const int column = i % (kTile * 2);
-    float sum = 0.0F;
-    for (int k = 0; k <= 2 * radius; ++k) {
-      sum = std::fma(memory.weights[k], memory.smoothed[(y + k) * kTile * 2 + column], sum);
+  for (int i = static_cast<int>(threadIdx.x); i < kPixelsPerBlock; i += kThreads) {
+    const int y = y0 + i / kTileWidth;
+    const int x = x0 + i % kTileWidth;
+    if (y >= job.height || x >= job.width) continue;
+    float displacement[2];
+    for (int axis = 0; axis < 2; ++axis) {
+      float sum = 0.0F;
+      for (int k = 0; k <= 2 * radius; ++k) {
+        sum =
+            std::fma(memory.weights[k],
+                     memory.smoothed[(i / kTileWidth + k) * kTileWidth * 2 + i % kTileWidth * 2 + axis], sum);
+      }
+      displacement[axis] = sum * scale[0];
     }
-    if (y0 + y < height && x0 + column / 2 < width) {
-      job.fields[((field * height + y0 + y) * width + x0) * 2 + column] = sum * scale[0];
-    }
-  }
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads, 4) prepare_kernel(Job<T> job) {
-  SIMT_SHARED_DYN(raw);
-  const PerturbOp op = job.op();
-  if (op == PerturbOp::kNone) return;
-  if (op == PerturbOp::kJitter) {
-    jitter_batch(job);
-  } else {
-    copy_batch(job);
-    if (op == PerturbOp::kElastic) make_fields(job, raw);
-  }
-}
-
-// --- second launch: the values ---
-
-template <PerturbOp kOp, class T>
-__device__ void move_pixels(const Job<T>& job, const PerturbDraw& draw, std::int64_t b, int begin, int end) {
-  const PerturbSource<Accumulator<T>>& s = job.source;
-  const float* const field = job.fields + (job.options.per_sample ? b : 0) * job.pixels() * 2;
-  T* const out = job.batches[*job.member] + b * job.pixels() * s.channels;
-  for (int p = begin + static_cast<int>(threadIdx.x); p < end; p += kThreads) {
-    const int y = p / s.width;
-    const int x = p - y * s.width;
-    for (int c = 0; c < s.channels; ++c) {
-      out[p * s.channels + c] = T(moved_value<kOp>(s, draw, field, b, y, x, c));
+    for (std::int64_t row = b; row < step.rows; row += stride) {
+      T* const out = step.batch + ((row * job.height + y) * job.width + x) * job.channels;
+      for (int c = 0; c < job.channels; ++c)
+        out[c] = T(moved_value<PerturbOp::kElastic>(step.source, {}, displacement, row, y, x, c));
     }
   }
 }
 
-template <class T>
-__device__ void add_noise(const Job<T>& job, const PerturbDraw& draw, std::int64_t b, int begin, int end) {
-  using A = Accumulator<T>;
-  const int channels = job.source.channels;
-  const std::int64_t row = b * job.pixels() * channels;
-  const A* const in = job.source.images + row;
-  T* const out = job.batches[*job.member] + row;
-  const A sigma = static_cast<A>(draw.sigma);
-  const RngAddress address =
-      noise_address(job.seed, static_cast<std::uint32_t>(*job.member), static_cast<std::uint32_t>(*job.step),
-                    static_cast<std::uint32_t>(b));
-  for (int i = begin * channels + static_cast<int>(threadIdx.x) * 4; i < end * channels; i += kThreads * 4) {
-    float normals[4];
-    four_normals(address, static_cast<std::uint32_t>(i / 4), normals);
-    int c = i % channels;
-    for (int k = 0; k < 4 && i + k < end * channels; ++k) {
-      const A value = clamp01(std::fma(sigma, static_cast<A>(normals[k]), job.units.into(in[i + k], c)));
-      out[i + k] = T(job.units.back(value, c));
-      c = c + 1 == channels ? 0 : c + 1;
-    }
-  }
-}
+// --- jitter ---
 
 struct BlurWeights {
   float x[kMaxBlur], y[kMaxBlur];
@@ -325,87 +272,146 @@ __host__ __device__ constexpr int blur_radius(int width) {
   return (width < kMaxBlur ? width : kMaxBlur) / 2;
 }
 
-template <class T>
-__device__ void blur_pixels(const Job<T>& job, const BlurWeights& g, std::int64_t b, int begin, int end) {
-  using A = Accumulator<T>;
-  const PerturbSource<A>& s = job.source;
+// Values of a tile and the border that the blur reads.
+__host__ __device__ constexpr int blur_memory(const PerturbOptions& options, int channels) {
+  return (kTileWidth + 2 * blur_radius(options.blur_width)) *
+         (kTileHeight + 2 * blur_radius(options.blur_height)) * channels;
+}
+
+// The pixel in the domain's units after the steps [0, last) of the drawn order.
+template <class T, class A>
+__device__ void changed_colours(const Step<T>& step, const PerturbDraw& draw, const T* in, int last, A mean,
+                                int channels, A (&pixel)[kMaxImageChannels]) {
+#pragma unroll
+  for (int c = 0; c < kMaxImageChannels; ++c) {
+    if (c < channels) pixel[c] = step.job.units.into(static_cast<A>(in[c]), c);
+  }
+  for (int i = 0; i < last; ++i) {
+    const int which = draw.order[i];
+    jitter_pixel(which, static_cast<A>(draw.factor[which]), mean, channels, pixel);
+  }
+}
+
+template <class T, class A>
+__device__ void blur_tile(const Step<T>& step, const BlurWeights& g, const A* memory, int y0, int x0,
+                          int channels, T* out) {
+  const Job<T>& job = step.job;
   const int rx = blur_radius(job.options.blur_width);
   const int ry = blur_radius(job.options.blur_height);
-  T* const out = job.batches[*job.member] + b * job.pixels() * s.channels;
-  for (int p = begin + static_cast<int>(threadIdx.x); p < end; p += kThreads) {
-    const int y = p / s.width;
-    const int x = p - y * s.width;
-    A sum[kMaxImageChannels] = {};
-    for (int j = -ry; j <= ry; ++j) {
-      A row[kMaxImageChannels] = {};
-      for (int i = -rx; i <= rx; ++i) {
-        const int ys = reflect(y + j, s.height), xs = reflect(x + i, s.width);
-#pragma unroll
-        for (int c = 0; c < kMaxImageChannels; ++c) {
-          if (c < s.channels) row[c] = std::fma(static_cast<A>(g.x[i + rx]), s.at(b, ys, xs, c), row[c]);
-        }
+  const int extent = kTileWidth + 2 * rx;
+  for (int i = static_cast<int>(threadIdx.x); i < kPixelsPerBlock; i += kThreads) {
+    const int y = y0 + i / kTileWidth;
+    const int x = x0 + i % kTileWidth;
+    if (y >= job.height || x >= job.width) continue;
+    for (int c = 0; c < channels; ++c) {
+      A sum = A(0);
+      for (int j = 0; j <= 2 * ry; ++j) {
+        const A* const in = memory + ((i / kTileWidth + j) * extent + i % kTileWidth) * channels + c;
+        A row = A(0);
+        for (int k = 0; k <= 2 * rx; ++k) row = std::fma(static_cast<A>(g.x[k]), in[k * channels], row);
+        sum = std::fma(static_cast<A>(g.y[j]), row, sum);
       }
-#pragma unroll
-      for (int c = 0; c < kMaxImageChannels; ++c)
-        sum[c] = std::fma(static_cast<A>(g.y[j + ry]), row[c], sum[c]);
-    }
-#pragma unroll
-    for (int c = 0; c < kMaxImageChannels; ++c) {
-      if (c < s.channels) out[p * s.channels + c] = T(job.units.back(sum[c], c));
+      out[(y * job.width + x) * channels + c] = T(job.units.back(sum, c));
     }
   }
 }
 
+// By the block that has the whole row.
 template <class T>
-__device__ void apply(const Job<T>& job, PerturbOp op, const PerturbDraw& draw, const BlurWeights& blur,
-                      std::int64_t b, int begin, int end) {
-  switch (op) {
+__device__ void jitter_row(const Step<T>& step, const PerturbDraw& draw, std::int64_t b, unsigned char* raw) {
+  using A = Accumulator<T>;
+  SIMT_SHARED(BlurWeights, blur, [1]);
+  const Job<T>& job = step.job;
+  const int channels = job.channels;
+  const std::int64_t row = b * job.pixels() * channels;
+  const T* const in = step.source.images + row;
+  A* const memory = reinterpret_cast<A*>(raw);
+  const int rx = blur_radius(job.options.blur_width);
+  const int ry = blur_radius(job.options.blur_height);
+  if (threadIdx.x == 0) {
+    gaussian_weights(draw.sigma, rx, blur[0].x);
+    gaussian_weights(draw.sigma, ry, blur[0].y);
+  }
+  int contrast = 0;
+  while (contrast < 3 && draw.order[contrast] != 1) ++contrast;
+  A pixel[kMaxImageChannels] = {};
+  long long units = 0;
+  for (int p = static_cast<int>(threadIdx.x); p < job.pixels(); p += kThreads) {
+    changed_colours(step, draw, in + p * channels, contrast, A(0), channels, pixel);
+    units += grey_units(grey(pixel, channels));
+  }
+  const A mean = static_cast<A>(mean_of_units(block_sum(units), job.pixels()));
+  const int extent = kTileWidth + 2 * rx;
+  for (int tile = 0; tile < job.tiles; ++tile) {
+    const int y0 = tile / job.tiles_across * kTileHeight;
+    const int x0 = tile % job.tiles_across * kTileWidth;
+    for (int i = static_cast<int>(threadIdx.x); i < extent * (kTileHeight + 2 * ry); i += kThreads) {
+      const int y = reflect(y0 - ry + i / extent, job.height);
+      const int x = reflect(x0 - rx + i % extent, job.width);
+      changed_colours(step, draw, in + (y * job.width + x) * channels, 4, mean, channels, pixel);
+      for (int c = 0; c < channels; ++c) memory[i * channels + c] = pixel[c];
+    }
+    __syncthreads();
+    blur_tile(step, blur[0], memory, y0, x0, channels, step.batch + row);
+    __syncthreads();  // the next tile takes the place of this one
+  }
+}
+
+// --- the launch ---
+
+template <class T>
+__device__ void apply(const Step<T>& step, const PerturbDraw& draw, std::int64_t b, int tile,
+                      unsigned char* raw) {
+  const int begin = tile * kPixelsPerBlock;
+  const int end = begin + kPixelsPerBlock < step.job.pixels() ? begin + kPixelsPerBlock : step.job.pixels();
+  switch (step.choice.op) {
     case PerturbOp::kMixup:
-      return move_pixels<PerturbOp::kMixup>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kMixup>(step, draw, b, begin, end);
     case PerturbOp::kCutMix:
-      return move_pixels<PerturbOp::kCutMix>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kCutMix>(step, draw, b, begin, end);
     case PerturbOp::kSplice:
-      return move_pixels<PerturbOp::kSplice>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kSplice>(step, draw, b, begin, end);
     case PerturbOp::kNoise:
-      return add_noise(job, draw, b, begin, end);
+      return add_noise(step, draw, b, begin, end);
     case PerturbOp::kElastic:
-      return move_pixels<PerturbOp::kElastic>(job, draw, b, begin, end);
+      return move_elastically(step, b, tile, raw);
     case PerturbOp::kAffine:
-      return move_pixels<PerturbOp::kAffine>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kAffine>(step, draw, b, begin, end);
     case PerturbOp::kCrop:
-      return move_pixels<PerturbOp::kCrop>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kCrop>(step, draw, b, begin, end);
     case PerturbOp::kRotate:
-      return move_pixels<PerturbOp::kRotate>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kRotate>(step, draw, b, begin, end);
     case PerturbOp::kFlipX:
-      return move_pixels<PerturbOp::kFlipX>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kFlipX>(step, draw, b, begin, end);
     case PerturbOp::kFlipY:
-      return move_pixels<PerturbOp::kFlipY>(job, draw, b, begin, end);
+      return move_pixels<PerturbOp::kFlipY>(step, draw, b, begin, end);
     case PerturbOp::kJitter:
-      return blur_pixels(job, blur, b, begin, end);
+      if (tile == 0) jitter_row(step, draw, b, raw);
+      return;
     case PerturbOp::kNone:
       return;
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 4) apply_kernel(Job<T> job) {
+__global__ void __launch_bounds__(kThreads, 3) perturb_kernel(const __grid_constant__ Job<T> job) {
   SIMT_SHARED(PerturbDraw, shared_draw, [1]);
-  SIMT_SHARED(BlurWeights, blur, [1]);
-  const PerturbOp op = job.op();
-  const std::int64_t b = blockIdx.x / static_cast<unsigned>(job.chunks);
-  if (op == PerturbOp::kNone || b >= job.rows()) return;
+  SIMT_SHARED_DYN(raw);
+  const Step<T> step(job);
+  const int b = static_cast<int>(blockIdx.x) / job.tiles;
+  const int tile = static_cast<int>(blockIdx.x) % job.tiles;
+  const bool valid = b < step.rows;
+  const PerturbOp op = valid ? step.choice.op : PerturbOp::kNone;
+  int partner[3] = {b, b, b};
+  if (valid && (tile == 0 || mixes_labels(op))) find_partners(step, b, partner);
   if (threadIdx.x == 0) {
-    const PerturbDraw draw = job.draw(op, b);
+    PerturbDraw draw = step.draw(op, b);
+    for (int k = 0; k < 3; ++k) draw.partner[k] = partner[k];
     shared_draw[0] = draw;
-    if (op == PerturbOp::kJitter) {
-      gaussian_weights(draw.sigma, blur_radius(job.options.blur_width), blur[0].x);
-      gaussian_weights(draw.sigma, blur_radius(job.options.blur_height), blur[0].y);
-    }
+    if (tile == 0) write_plan(step, b, valid, draw);
   }
   __syncthreads();
-  const int begin = static_cast<int>(blockIdx.x % static_cast<unsigned>(job.chunks)) * kPixelsPerBlock;
-  const int end = begin + kPixelsPerBlock < job.pixels() ? begin + kPixelsPerBlock : job.pixels();
-  apply(job, op, shared_draw[0], blur[0], b, begin, end);
+  if (valid) apply(step, shared_draw[0], b, tile, raw);
 }
 
 bool in_pool(const PerturbOptions& options, PerturbOp op) {
@@ -416,79 +422,68 @@ bool in_pool(const PerturbOptions& options, PerturbOp op) {
 }
 
 template <class T>
-Job<T> make_job(const PerturbArgs& args, Workspace workspace) {
-  using A = Accumulator<T>;
-  const int pixels = args.height * args.width;
-  auto* const copy = reinterpret_cast<A*>(workspace.data());
-  const std::size_t copy_bytes = static_cast<std::size_t>(args.batch_size) *
-                                 static_cast<std::size_t>(pixels * args.channels) * sizeof(A);
-  const int fields = args.options.per_sample ? static_cast<int>(args.batch_size) : 1;
-  Job<T> job{args.member,
-             args.operation,
-             args.step,
-             args.valid_rows,
-             copy,
-             reinterpret_cast<float*>(workspace.data() + (copy_bytes + 63) / 64 * 64),
-             in_pool(args.options, PerturbOp::kElastic) ? fields : 0,
-             (pixels + kPixelsPerBlock - 1) / kPixelsPerBlock,
-             args.seed,
-             {copy, args.permutations, args.batch_size, args.height, args.width, args.channels, {}},
-             {args.options.domain, args.normalisation},
-             args.options,
-             {}};
-  job.source.set_black(args.options.domain, args.normalisation);
-  for (std::size_t m = 0; m < args.batches.size(); ++m) job.batches[m] = static_cast<T*>(args.batches[m]);
-  return job;
+std::size_t shared_bytes(const PerturbArgs& args) {
+  std::size_t bytes = 0;
+  if (in_pool(args.options, PerturbOp::kElastic)) {
+    bytes = sizeof(float) *
+            static_cast<std::size_t>(field_memory_floats(elastic_radius(args.options.elastic_sigma)));
+  }
+  if (in_pool(args.options, PerturbOp::kJitter)) {
+    bytes = std::max(
+        bytes, sizeof(Accumulator<T>) * static_cast<std::size_t>(blur_memory(args.options, args.channels)));
+  }
+  return bytes;
 }
 
 template <class T>
-void perturb(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
-  const Job<T> job = make_job<T>(args, workspace);
-  const std::int64_t pixels = std::int64_t{args.height} * args.width;
-  const std::int64_t copies = (args.batch_size * pixels * args.channels + kThreads * 4 - 1) / (kThreads * 4);
-  const std::int64_t tiles =
-      job.num_fields * ((args.height + kTile - 1) / kTile) * ((args.width + kTile - 1) / kTile);
-  std::int64_t blocks = args.batch_size > copies ? args.batch_size : copies;
-  blocks = blocks > tiles ? blocks : tiles;
-  const std::size_t shared =
-      job.num_fields == 0
-          ? 0
-          : sizeof(float) *
-                static_cast<std::size_t>(field_memory_floats(elastic_radius(args.options.elastic_sigma)));
-  simt::launch(prepare_kernel<T>,
-               {.grid = static_cast<unsigned>(blocks), .block = kThreads, .shared = shared, .stream = stream},
+void perturb(CudaStream stream, const PerturbArgs& args) {
+  const int across = (args.width + kTileWidth - 1) / kTileWidth;
+  Job<T> job{.labels = args.labels,
+             .step = args.step,
+             .valid_rows = args.valid_rows,
+             .member = args.member,
+             .operation = args.operation,
+             .moved_member = args.moved_member,
+             .mixed_labels = args.mixed_labels,
+             .permutations = args.permutations,
+             .label_weights = static_cast<Accumulator<T>*>(args.label_weights),
+             .batch_size = static_cast<int>(args.batch_size),
+             .height = args.height,
+             .width = args.width,
+             .channels = args.channels,
+             .tiles = across * ((args.height + kTileHeight - 1) / kTileHeight),
+             .tiles_across = across,
+             .num_members = static_cast<int>(args.batches.size()),
+             .seed = args.seed,
+             .units = {args.options.domain, args.normalisation},
+             .options = args.options,
+             .black = {nullptr, args.height, args.width, args.channels, {}},
+             .sources = {},
+             .batches = {}};
+  job.black.set_black(args.options.domain, args.normalisation);
+  for (std::size_t m = 0; m < args.batches.size(); ++m) {
+    job.sources[m] = static_cast<const T*>(args.sources[m]);
+    job.batches[m] = static_cast<T*>(args.batches[m]);
+  }
+  simt::launch(perturb_kernel<T>,
+               {.grid = static_cast<unsigned>(args.batch_size * job.tiles),
+                .block = kThreads,
+                .shared = shared_bytes<T>(args),
+                .stream = stream},
                job);
-  simt::launch(
-      apply_kernel<T>,
-      {.grid = static_cast<unsigned>(args.batch_size * job.chunks), .block = kThreads, .stream = stream},
-      job);
 }
 
 }  // namespace
 
-void perturb_plan(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
-  const Rehearsed rehearsed(stream, "perturb_plan", {});
-  check(workspace.size() >= perturb_workspace(args), "perturb_plan: workspace too small");
-  const Plan plan{args.labels,       args.step,         args.valid_rows,
-                  args.member,       args.operation,    args.moved_member,
-                  args.mixed_labels, args.permutations, static_cast<int>(args.batch_size),
-                  args.height,       args.width,        static_cast<int>(args.batches.size()),
-                  args.seed,         args.options};
-  const dim3 grid(static_cast<unsigned>((args.batch_size + kThreads - 1) / kThreads), 3);
-  const simt::LaunchConfig config{.grid = grid, .block = kThreads, .stream = stream};
-  if (args.dtype == DType::f64) {
-    simt::launch(plan_kernel<double>, config, plan, static_cast<double*>(args.label_weights));
-  } else {
-    simt::launch(plan_kernel<float>, config, plan, static_cast<float*>(args.label_weights));
-  }
+std::size_t perturb_workspace(CudaStream, const PerturbArgs&) {
+  return 0;
 }
 
-void perturb(CudaStream stream, const PerturbArgs& args, Workspace workspace) {
+void perturb(CudaStream stream, const PerturbArgs& args, Workspace) {
   const Rehearsed rehearsed(stream, "perturb", traffic(args));
-  check(workspace.size() >= perturb_workspace(args), "perturb: workspace too small");
-  check(args.channels >= 1 && args.channels <= kMaxImageChannels, "perturb: 1 to 4 channels");
-  check(args.batches.size() <= kMaxBatches, "perturb: at most 16 members");
-  dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { perturb<T>(stream, args, workspace); });
+  validate(args);
+  check(args.batch_size < (std::int64_t{1} << 21), "perturb: too many rows");
+  dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) { perturb<T>(stream, args); });
 }
 
 }  // namespace cohort::kernels

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/augment_math.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/philox.h"
 #include "kernels/base/portable_math.h"
 
@@ -136,6 +137,7 @@ struct PerturbDraw {
   float matrix[6] = {1, 0, 0, 0, 1, 0};    // affine, rotate: source (x, y) of an output (x, y, 1)
   int order[4] = {0, 1, 2, 3};             // jitter: brightness, contrast, saturation, hue
   float factor[4] = {1.0F, 1.0F, 1.0F, 0.0F};
+  int partner[3] = {};  // mixup, cutmix, splice: the rows that are mixed in, from the batch's permutations
 };
 
 COHORT_HOST_DEVICE inline int clamp_int(int x, int low, int high) {
@@ -328,11 +330,10 @@ COHORT_HOST_DEVICE inline void label_weights(PerturbOp op, const PerturbDraw& dr
 // --- values ---
 
 // The perturbed member's batch before the operation.
-template <class A>
+template <class T>
 struct PerturbSource {
-  const A* images = nullptr;                   // (B,H,W,C)
-  const std::int32_t* permutations = nullptr;  // (3,B)
-  std::int64_t batch_size = 0;
+  using A = Accumulator<T>;
+  const T* images = nullptr;  // (B,H,W,C)
   int height = 0, width = 0, channels = 0;
   A fill[kMaxImageChannels] = {};  // black
 
@@ -342,10 +343,7 @@ struct PerturbSource {
     }
   }
   COHORT_HOST_DEVICE A at(std::int64_t b, int y, int x, int c) const {
-    return images[((b * height + y) * width + x) * channels + c];
-  }
-  COHORT_HOST_DEVICE std::int64_t partner(int k, std::int64_t b) const {
-    return permutations[k * batch_size + b];
+    return static_cast<A>(images[((b * height + y) * width + x) * channels + c]);
   }
 };
 
@@ -361,16 +359,17 @@ COHORT_HOST_DEVICE inline int reflect(int i, int n) {
 
 enum class Border : std::uint8_t { kFill, kReflect };
 
-template <class A>
-COHORT_HOST_DEVICE inline A tap(const PerturbSource<A>& s, std::int64_t b, int y, int x, int c,
-                                Border border) {
+template <class T>
+COHORT_HOST_DEVICE inline Accumulator<T> tap(const PerturbSource<T>& s, std::int64_t b, int y, int x, int c,
+                                             Border border) {
   if (border == Border::kReflect) return s.at(b, reflect(y, s.height), reflect(x, s.width), c);
   return y < 0 || y >= s.height || x < 0 || x >= s.width ? s.fill[c] : s.at(b, y, x, c);
 }
 
-template <class A>
-COHORT_HOST_DEVICE inline A bilinear(const PerturbSource<A>& s, std::int64_t b, float y, float x, int c,
-                                     Border border) {
+template <class T>
+COHORT_HOST_DEVICE inline Accumulator<T> bilinear(const PerturbSource<T>& s, std::int64_t b, float y, float x,
+                                                  int c, Border border) {
+  using A = Accumulator<T>;
   const float fy = std::floor(y);
   const float fx = std::floor(x);
   const int iy = static_cast<int>(fy);
@@ -386,25 +385,27 @@ COHORT_HOST_DEVICE inline A bilinear(const PerturbSource<A>& s, std::int64_t b, 
   return std::fma(wy, bottom - top, top);
 }
 
-// Value (y, x, c) of row b after a mixing or geometric operation. `field` is (H,W,2), displacements (dx, dy);
-// used by kElastic only.
-template <PerturbOp kOp, class A>
-COHORT_HOST_DEVICE inline A moved_value(const PerturbSource<A>& s, const PerturbDraw& draw,
-                                        const float* field, std::int64_t b, int y, int x, int c) {
+// Value (y, x, c) of row b after a mixing or geometric operation. `displacement`: (dx, dy) of this pixel, for
+// kElastic.
+template <PerturbOp kOp, class T>
+COHORT_HOST_DEVICE inline Accumulator<T> moved_value(const PerturbSource<T>& s, const PerturbDraw& draw,
+                                                     const float* displacement, std::int64_t b, int y, int x,
+                                                     int c) {
+  using A = Accumulator<T>;
   if constexpr (kOp == PerturbOp::kMixup) {
-    const A other = s.at(s.partner(0, b), y, x, c);
+    const A other = s.at(draw.partner[0], y, x, c);
     return std::fma(static_cast<A>(draw.lambda), s.at(b, y, x, c) - other, other);
   } else if constexpr (kOp == PerturbOp::kCutMix) {
     const bool foreign = x >= draw.x0 && x < draw.x1 && y >= draw.y0 && y < draw.y1;
-    return s.at(foreign ? s.partner(0, b) : b, y, x, c);
+    return s.at(foreign ? draw.partner[0] : b, y, x, c);
   } else if constexpr (kOp == PerturbOp::kSplice) {
     const int k = (x >= draw.x0 ? 1 : 0) + (y >= draw.y0 ? 2 : 0);
     const int local_x = (k & 1) == 0 ? x : x - draw.x0;
     const int local_y = (k & 2) == 0 ? y : y - draw.y0;
-    return s.at(k == 0 ? b : s.partner(k - 1, b), local_y + draw.offset_y[k], local_x + draw.offset_x[k], c);
+    return s.at(k == 0 ? b : draw.partner[k - 1], local_y + draw.offset_y[k], local_x + draw.offset_x[k], c);
   } else if constexpr (kOp == PerturbOp::kElastic) {
-    const float* const d = field + 2 * (y * s.width + x);
-    return bilinear(s, b, static_cast<float>(y) + d[1], static_cast<float>(x) + d[0], c, Border::kReflect);
+    return bilinear(s, b, static_cast<float>(y) + displacement[1], static_cast<float>(x) + displacement[0], c,
+                    Border::kReflect);
   } else if constexpr (kOp == PerturbOp::kCrop) {
     const float box_width = static_cast<float>(draw.x1 - draw.x0);
     const float box_height = static_cast<float>(draw.y1 - draw.y0);

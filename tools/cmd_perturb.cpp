@@ -72,8 +72,9 @@ class Preview {
 
   // Every sample with its own draw, so that the columns show the range of an operation.
   std::vector<Image> perturbed(kernels::PerturbOp op) const {
-    std::vector<float> values = clean_;
+    std::vector<float> values(clean_.size());
     void* const batches[] = {values.data()};
+    const void* const sources[] = {clean_.data()};
     const auto rows = static_cast<std::size_t>(count_);
     const std::vector<std::int32_t> labels(rows);
     std::vector<std::int32_t> mixed_labels(4 * rows), permutations(3 * rows);
@@ -85,6 +86,7 @@ class Preview {
     options.per_sample = true;
     options.domain = domain_;
     const kernels::PerturbArgs args{.batches = batches,
+                                    .sources = sources,
                                     .labels = labels.data(),
                                     .step = &step_,
                                     .member = &member,
@@ -99,8 +101,7 @@ class Preview {
                                     .seed = seed_,
                                     .options = options,
                                     .normalisation = set_.normalisation};
-    std::vector<std::byte> workspace(kernels::perturb_workspace(args));
-    kernels::perturb_plan(CpuStream{}, args, workspace);
+    std::vector<std::byte> workspace(kernels::perturb_workspace(CpuStream{}, args));
     kernels::perturb(CpuStream{}, args, workspace);
     return to_images(values);
   }

@@ -1,4 +1,4 @@
-// Every perturbation on a batch of 128 CIFAR images: the plan and the change. Bytes from kernels/perturb.h.
+// Every perturbation on a batch of 128 CIFAR images. Bytes from kernels/perturb.h.
 #include "kernels/perturb.h"
 
 #include "bench/support/device_bench.h"
@@ -13,9 +13,10 @@ template <class T>
 void perturb_batch(benchmark::State& state, Mode mode) {
   constexpr std::int64_t kBatch = bench::scaled(128), kPixels = 3072;
   state.SetLabel(kPerturbInfos[state.range(0) - 1].name);
-  bench::measure(state, mode, {.bytes = 3.0 * kBatch * kPixels * sizeof(Accumulator<T>)},
-                 [&](auto, Memory& memory) {
-                   void* const batch = memory.normals<T>(kBatch * kPixels, 0.1);
+  bench::measure(state, mode, {.bytes = 2.0 * kBatch * kPixels * sizeof(T)},
+                 [&](auto stream_of, Memory& memory) {
+                   void* const batch = memory.empty<T>(kBatch * kPixels);
+                   const void* const source = memory.normals<T>(kBatch * kPixels, 0.1);
                    PerturbArgs args{.labels = memory.filled<std::int32_t>(kBatch, 1),
                                     .step = memory.filled<std::int32_t>(1, 0),
                                     .member = memory.empty<std::int32_t>(1),
@@ -30,11 +31,12 @@ void perturb_batch(benchmark::State& state, Mode mode) {
                    args.options.pool[0] = static_cast<PerturbOp>(state.range(0));
                    args.options.pool_size = 1;
                    args.batches = {&batch, 1};
-                   const Workspace scratch = memory.workspace(perturb_workspace(args));
+                   args.sources = {&source, 1};
+                   const Workspace scratch = memory.workspace(perturb_workspace(stream_of, args));
                    return [=](auto stream) {
                      PerturbArgs a = args;
                      a.batches = {&batch, 1};
-                     perturb_plan(stream, a, scratch);
+                     a.sources = {&source, 1};
                      perturb(stream, a, scratch);
                    };
                  });

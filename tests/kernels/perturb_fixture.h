@@ -8,6 +8,7 @@
 #include "tests/support/devices.h"
 #include "tests/support/guard.h"
 #include "tests/support/random.h"
+#include "tests/support/tolerance.h"
 
 namespace cohort::kernels {
 
@@ -33,14 +34,8 @@ struct PerturbRun {
   void reset() {
     for (auto& b : batches) std::copy(clean.begin(), clean.end(), b.data());
   }
-  void plan() {
-    call([](auto stream, const PerturbArgs& args, Workspace workspace) {
-      perturb_plan(stream, args, workspace);
-    });
-  }
   void run() {
-    plan();
-    call([](auto stream, const PerturbArgs& args, Workspace workspace) { perturb(stream, args, workspace); });
+    call();
     for (const auto& b : batches) EXPECT_TRUE(b.intact());
     EXPECT_TRUE(member.intact() && operation.intact() && moved_member.intact() && mixed_labels.intact() &&
                 weights.intact() && permutations.intact());
@@ -79,14 +74,16 @@ struct PerturbRun {
   test::Guarded<std::int32_t> permutations{static_cast<std::size_t>(batch_size * 3)};
 
  private:
-  // Calls a kernel on buffers of `place`, with scratch memory of exactly the size it asks for.
-  template <class F>
-  void call(F&& kernel) {
+  // On buffers of `place`, with scratch memory of exactly the size the kernel asks for.
+  void call() {
     const std::vector<std::int32_t> steps{step}, valid_rows{valid};
     test::OnDevice on(place);
+    const std::vector<T> before = clean;
     std::vector<void*> pointers;
     for (auto& b : batches) pointers.push_back(on(b));
+    const std::vector<const void*> sources(batches.size(), on(clean));
     const PerturbArgs args{.batches = pointers,
+                           .sources = sources,
                            .labels = on(labels),
                            .step = on(steps),
                            .valid_rows = on(valid_rows),
@@ -104,9 +101,12 @@ struct PerturbRun {
                            .seed = seed,
                            .options = options,
                            .normalisation = kTestNormalisation};
-    test::Scratch scratch(perturb_workspace(args));
-    on.run([&](auto stream) { kernel(stream, args, on(scratch)); });
+    std::size_t needed = 0;
+    test::OnDevice(place).run([&](auto stream) { needed = perturb_workspace(stream, args); });
+    test::Scratch scratch(needed);
+    on.run([&](auto stream) { perturb(stream, args, on(scratch)); });
     EXPECT_TRUE(scratch.intact());
+    EXPECT_TRUE(test::same_bits(clean, before));
   }
 };
 

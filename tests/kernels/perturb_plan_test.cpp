@@ -150,7 +150,7 @@ TEST_P(PerturbPlan, NamesTheMemberWhoseMapsCannotBeCompared) {
   run.options = all_perturbations(32);
   run.options.period = 2;
   for (run.step = 0; run.step < 60; ++run.step) {
-    run.plan();
+    run.run();
     const bool geometric = is_geometric(static_cast<PerturbOp>(run.operation[0]));
     EXPECT_EQ(run.moved_member[0], geometric ? run.member[0] : -1);
   }
@@ -160,7 +160,7 @@ TEST(PerturbDraws, PermutationsAreUniform) {
   PerturbRun<float> run(test::Device::kCpu, 2, 4, 2, 2);
   std::vector<int> counts(24, 0), joint(16, 0);
   for (run.step = 0; run.step < 12'000; ++run.step) {
-    run.plan();
+    run.run();
     for (int k = 0; k < 3; ++k) {
       int code = 0;
       std::set<std::int64_t> seen;
@@ -229,7 +229,7 @@ TEST_P(PerturbPlan, TargetsArePlainWhereNothingIsMixed) {
   PerturbRun<float> run(GetParam(), 3, 5, 8, 8);
   for (const PerturbOp op : {PerturbOp::kNoise, PerturbOp::kFlipX, PerturbOp::kElastic}) {
     run.only(op);
-    run.plan();
+    run.run();
     for (std::size_t b = 0; b < 5; ++b) {
       EXPECT_EQ(run.mixed_labels[4 * b], run.labels[b]);
       const float expected[4] = {1, 0, 0, 0};
@@ -238,6 +238,7 @@ TEST_P(PerturbPlan, TargetsArePlainWhereNothingIsMixed) {
   }
   run.only(PerturbOp::kMixup);
   run.options.period = 2;  // step 3 is not perturbed
+  run.reset();
   run.run();
   EXPECT_EQ(run.member[0], -1);
   EXPECT_EQ(run.operation[0], 0);
@@ -284,7 +285,7 @@ TEST_P(PerturbPlan, HasTheBitsOfTheCpu) {
           run->options.per_sample = per_sample;
           run->step = step;
           run->valid = static_cast<std::int32_t>(step % 2 == 0 ? batch : batch * 2 / 3);
-          run->plan();
+          run->run();
         }
         EXPECT_EQ(actual.member[0], expected.member[0]);
         EXPECT_EQ(actual.operation[0], expected.operation[0]);
