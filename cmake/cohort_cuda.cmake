@@ -2,7 +2,8 @@
 #
 #   COHORT_HAS_CUDA          the product has the backend: a CUDA compiler and cuDNN's headers are there, COHORT_CUDA is not OFF
 #   cohort_kernels_cuda      the backend by nvcc, the runtime linked statically; cuDNN and cuBLASLt are opened on first use
-#   COHORT_HAS_EMULATION     tests can run the backend without a GPU: the CUDA headers are enough (tests/simt)
+#   COHORT_HAS_EMULATION     tests can run the backend without a GPU: the CUDA headers are enough (tests/simt). Not in a build
+#                            that is sanitized as a whole: the ordinary one runs the kernels under both sanitizers
 file(GLOB cohort_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cu ${CMAKE_SOURCE_DIR}/kernels/*_cuda.cpp
      ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cpp)
 
@@ -60,7 +61,7 @@ if(NOT COHORT_CUDA STREQUAL "OFF" AND CMAKE_CUDA_COMPILER)
 endif()
 
 find_path(COHORT_CUDA_INCLUDE_DIR cuda_runtime.h HINTS ${CUDAToolkit_INCLUDE_DIRS} $ENV{CUDA_HOME}/include /usr/local/cuda/include)
-if(COHORT_CUDA_INCLUDE_DIR)
+if(COHORT_CUDA_INCLUDE_DIR AND NOT COHORT_SANITIZE)
   set(COHORT_HAS_EMULATION ON)
 else()
   set(COHORT_HAS_EMULATION OFF)

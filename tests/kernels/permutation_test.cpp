@@ -20,8 +20,9 @@ std::vector<std::int32_t> shuffled(test::Place place, const std::vector<std::int
   test::OnDevice on(place);
   test::Guarded<std::int32_t> out(values.size());
   const auto count = static_cast<std::int64_t>(values.size());
-  test::Scratch scratch(place.device == Device::kCpu ? permutation_workspace(CpuStream{}, count)
-                                                     : permutation_workspace(CudaStream{}, count));
+  std::size_t bytes = 0;
+  test::OnDevice(place).run([&](auto stream) { bytes = permutation_workspace(stream, count); });
+  test::Scratch scratch(bytes);
   on.run([&](auto stream) {
     permutation(stream, {.values = on(values), .out = on(out), .count = count, .seed = seed, .epoch = epoch},
                 on(scratch));
