@@ -1,7 +1,10 @@
-// Elementwise kernels: ReLU, sums, copies, casts, fills, and the parameter-free shortcut of CIFAR ResNets.
+// Elementwise kernels: ReLU and its kin, sums, copies, casts, fills, and the parameter-free shortcut of CIFAR
+// ResNets.
 //
 //   relu_forward    y = x < 0 ? 0 : x            (ReLU(NaN) = NaN, ReLU(-0) = -0)
 //   relu_backward   grad_x = y > 0 ? grad_y : 0  (the subgradient at 0 is 0)
+//   leaky_relu      y = x < 0 ? slope x : x      backward: grad_x = y > 0 ? grad_y : slope grad_y, slope > 0
+//   sigmoid         y = 1 / (1 + exp(-x))        backward: grad_x = y (1 - y) grad_y
 //   add             y = a + b
 //   scale           y = factor x, or y += factor x (kAccumulate): copy and sum for factor 1, exactly
 //   cast            y = x in another floating dtype, rounded to nearest even
@@ -15,9 +18,9 @@
 // (computed in f32), f64. No alignment beyond the element's own is assumed. Contract: an output may be any
 // input of the same dtype (elementwise kernels only), no partial overlap. No workspace. Deterministic, the
 // same bits for any number of threads. Bytes moved: every array named in the formula once, S = count *
-// size_of(dtype): relu_forward 2 S, relu_backward 3 S, add 3 S, scale 2 S, fill S; + S with kAccumulate; cast
-// count * (both sizes); shortcut_a size of y plus the part of x that it reads, backward size of grad_x plus
-// the same part of grad_y.
+// size_of(dtype): activations forward 2 S, backward 3 S, add 3 S, scale 2 S, fill S; + S with kAccumulate;
+// cast count * (both sizes); shortcut_a size of y plus the part of x that it reads, backward size of grad_x
+// plus the same part of grad_y.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +39,40 @@ struct ReluForwardArgs {
 };
 
 struct ReluBackwardArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* y = nullptr;
+  const void* grad_y = nullptr;
+  void* grad_x = nullptr;
+  GradMode mode = GradMode::kOverwrite;
+};
+
+struct LeakyReluForwardArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* x = nullptr;
+  void* y = nullptr;
+  double slope = 0.01;
+};
+
+struct LeakyReluBackwardArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* y = nullptr;
+  const void* grad_y = nullptr;
+  void* grad_x = nullptr;
+  double slope = 0.01;
+  GradMode mode = GradMode::kOverwrite;
+};
+
+struct SigmoidForwardArgs {
+  DType dtype = DType::f32;
+  std::int64_t count = 0;
+  const void* x = nullptr;
+  void* y = nullptr;
+};
+
+struct SigmoidBackwardArgs {
   DType dtype = DType::f32;
   std::int64_t count = 0;
   const void* y = nullptr;
@@ -110,6 +147,18 @@ inline Traffic traffic(const ReluForwardArgs& a) {
 inline Traffic traffic(const ReluBackwardArgs& a) {
   return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
 }
+inline Traffic traffic(const LeakyReluForwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.count)};
+}
+inline Traffic traffic(const LeakyReluBackwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
+}
+inline Traffic traffic(const SigmoidForwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.count)};
+}
+inline Traffic traffic(const SigmoidBackwardArgs& a) {
+  return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
+}
 inline Traffic traffic(const AddArgs& a) {
   return {3 * bytes_of(a.dtype, a.count)};
 }
@@ -136,6 +185,14 @@ void relu_forward(CpuStream stream, const ReluForwardArgs& args);
 void relu_forward(CudaStream stream, const ReluForwardArgs& args);
 void relu_backward(CpuStream stream, const ReluBackwardArgs& args);
 void relu_backward(CudaStream stream, const ReluBackwardArgs& args);
+void leaky_relu_forward(CpuStream stream, const LeakyReluForwardArgs& args);
+void leaky_relu_forward(CudaStream stream, const LeakyReluForwardArgs& args);
+void leaky_relu_backward(CpuStream stream, const LeakyReluBackwardArgs& args);
+void leaky_relu_backward(CudaStream stream, const LeakyReluBackwardArgs& args);
+void sigmoid_forward(CpuStream stream, const SigmoidForwardArgs& args);
+void sigmoid_forward(CudaStream stream, const SigmoidForwardArgs& args);
+void sigmoid_backward(CpuStream stream, const SigmoidBackwardArgs& args);
+void sigmoid_backward(CudaStream stream, const SigmoidBackwardArgs& args);
 void add(CpuStream stream, const AddArgs& args);
 void add(CudaStream stream, const AddArgs& args);
 void scale(CpuStream stream, const ScaleArgs& args);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "kernels/cpu/convert.h"
@@ -118,6 +119,52 @@ void relu_backward(CpuStream stream, const ReluBackwardArgs& args) {
     map<true>(stream, args.count, static_cast<T*>(args.grad_x), args.mode, [y, grad_y](Index i) {
       const A g = load(grad_y, i);
       return load(y, i) > A{0} ? g : A{0};
+    });
+  });
+}
+
+void leaky_relu_forward(CpuStream stream, const LeakyReluForwardArgs& args) {
+  dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
+    using A = Accumulator<T>;
+    const T* const x = static_cast<const T*>(args.x);
+    const auto slope = static_cast<A>(args.slope);
+    map(stream, args.count, static_cast<T*>(args.y), GradMode::kOverwrite, [x, slope](Index i) {
+      const A v = load(x, i);
+      return v < A{0} ? slope * v : v;
+    });
+  });
+}
+
+void leaky_relu_backward(CpuStream stream, const LeakyReluBackwardArgs& args) {
+  dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
+    using A = Accumulator<T>;
+    const T* const y = static_cast<const T*>(args.y);
+    const T* const grad_y = static_cast<const T*>(args.grad_y);
+    const auto slope = static_cast<A>(args.slope);
+    map(stream, args.count, static_cast<T*>(args.grad_x), args.mode, [y, grad_y, slope](Index i) {
+      const A g = load(grad_y, i);
+      return load(y, i) > A{0} ? g : slope * g;
+    });
+  });
+}
+
+void sigmoid_forward(CpuStream stream, const SigmoidForwardArgs& args) {
+  dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
+    using A = Accumulator<T>;
+    const T* const x = static_cast<const T*>(args.x);
+    map(stream, args.count, static_cast<T*>(args.y), GradMode::kOverwrite,
+        [x](Index i) { return A{1} / (A{1} + std::exp(-load(x, i))); });
+  });
+}
+
+void sigmoid_backward(CpuStream stream, const SigmoidBackwardArgs& args) {
+  dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
+    using A = Accumulator<T>;
+    const T* const y = static_cast<const T*>(args.y);
+    const T* const grad_y = static_cast<const T*>(args.grad_y);
+    map(stream, args.count, static_cast<T*>(args.grad_x), args.mode, [y, grad_y](Index i) {
+      const A v = load(y, i);
+      return v * (A{1} - v) * load(grad_y, i);
     });
   });
 }

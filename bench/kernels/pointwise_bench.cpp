@@ -41,6 +41,28 @@ void relu_backward(benchmark::State& state, Mode mode) {
 }
 
 template <class T>
+void sigmoid_forward(benchmark::State& state, Mode mode) {
+  bench::measure(state, mode, {.bytes = bytes_of(2, sizeof(T))}, [](auto, Memory& memory) {
+    const SigmoidForwardArgs args{.dtype = dtype_of<T>(),
+                                  .count = kCount,
+                                  .x = memory.normals<T>(kCount),
+                                  .y = memory.empty<T>(kCount)};
+    return [args](auto stream) { kernels::sigmoid_forward(stream, args); };
+  });
+}
+
+template <class T>
+void leaky_relu_forward(benchmark::State& state, Mode mode) {
+  bench::measure(state, mode, {.bytes = bytes_of(2, sizeof(T))}, [](auto, Memory& memory) {
+    const LeakyReluForwardArgs args{.dtype = dtype_of<T>(),
+                                    .count = kCount,
+                                    .x = memory.normals<T>(kCount),
+                                    .y = memory.empty<T>(kCount)};
+    return [args](auto stream) { kernels::leaky_relu_forward(stream, args); };
+  });
+}
+
+template <class T>
 void add(benchmark::State& state, Mode mode) {
   bench::measure(state, mode, {.bytes = bytes_of(3, sizeof(T))}, [](auto, Memory& memory) {
     const AddArgs args{.dtype = dtype_of<T>(),
@@ -100,7 +122,10 @@ void shortcut_a(benchmark::State& state, Mode mode) {
     bench::add("relu_forward/f32", &relu_forward<float>) &&
     bench::add("relu_forward/bf16", &relu_forward<bf16>) &&
     bench::add("relu_backward/f32", &relu_backward<float>) &&
-    bench::add("relu_backward/bf16", &relu_backward<bf16>) && bench::add("add/f32", &add<float>) &&
+    bench::add("relu_backward/bf16", &relu_backward<bf16>) &&
+    bench::add("leaky_relu_forward/f32", &leaky_relu_forward<float>) &&
+    bench::add("sigmoid_forward/f32", &sigmoid_forward<float>) &&
+    bench::add("sigmoid_forward/bf16", &sigmoid_forward<bf16>) && bench::add("add/f32", &add<float>) &&
     bench::add("add/bf16", &add<bf16>) && bench::add("accumulate/f32", &accumulate<float>) &&
     bench::add("accumulate/bf16", &accumulate<bf16>) && bench::add("cast/f32_to_bf16", &cast) &&
     bench::add("fill/f32", &fill<float>) && bench::add("shortcut_a/f32", &shortcut_a<float>) &&

@@ -8,6 +8,17 @@
 namespace cohort::ops {
 namespace {
 
+// Of y = f(x): the gradient of y, and where that of x goes, which may be the same buffer.
+struct ElementwiseGradients {
+  Tensor grad_y;
+  GradTarget grad_x;
+
+  ElementwiseGradients(Context& ctx, const Tensor& y, const Tensor& x) : grad_y(ctx.grad_of(y)) {
+    const bool took_over = ctx.hand_over_grad(y, x);
+    grad_x = took_over ? GradTarget{grad_y, GradMode::kOverwrite} : ctx.grad_target(x);
+  }
+};
+
 struct ReluNode final : Node {
   Tensor x;
 
@@ -15,16 +26,55 @@ struct ReluNode final : Node {
 
   void backward(Context& ctx) override {
     if (x.grad == nullptr) return;
-    const Tensor grad_y = ctx.grad_of(y);
-    const bool took_over = ctx.hand_over_grad(y, x);  // then masked in place
-    const GradTarget target = took_over ? GradTarget{grad_y, GradMode::kOverwrite} : ctx.grad_target(x);
+    const ElementwiseGradients at(ctx, y, x);
     on_device(ctx, [&](auto stream) {
       kernels::relu_backward(stream, {.dtype = x.dtype,
                                       .count = x.count(),
                                       .y = y.data,
-                                      .grad_y = grad_y.data,
-                                      .grad_x = target.grad.data,
-                                      .mode = target.mode});
+                                      .grad_y = at.grad_y.data,
+                                      .grad_x = at.grad_x.grad.data,
+                                      .mode = at.grad_x.mode});
+    });
+  }
+};
+
+struct LeakyReluNode final : Node {
+  Tensor x;
+  double slope;
+
+  LeakyReluNode(const Tensor& y_, const Tensor& x_, double slope_)
+      : Node("leaky_relu", y_), x(x_), slope(slope_) {}
+
+  void backward(Context& ctx) override {
+    if (x.grad == nullptr) return;
+    const ElementwiseGradients at(ctx, y, x);
+    on_device(ctx, [&](auto stream) {
+      kernels::leaky_relu_backward(stream, {.dtype = x.dtype,
+                                            .count = x.count(),
+                                            .y = y.data,
+                                            .grad_y = at.grad_y.data,
+                                            .grad_x = at.grad_x.grad.data,
+                                            .slope = slope,
+                                            .mode = at.grad_x.mode});
+    });
+  }
+};
+
+struct SigmoidNode final : Node {
+  Tensor x;
+
+  SigmoidNode(const Tensor& y_, const Tensor& x_) : Node("sigmoid", y_), x(x_) {}
+
+  void backward(Context& ctx) override {
+    if (x.grad == nullptr) return;
+    const ElementwiseGradients at(ctx, y, x);
+    on_device(ctx, [&](auto stream) {
+      kernels::sigmoid_backward(stream, {.dtype = x.dtype,
+                                         .count = x.count(),
+                                         .y = y.data,
+                                         .grad_y = at.grad_y.data,
+                                         .grad_x = at.grad_x.grad.data,
+                                         .mode = at.grad_x.mode});
     });
   }
 };
@@ -86,6 +136,26 @@ Tensor relu(Context& ctx, const Tensor& x) {
     kernels::relu_forward(stream, {.dtype = x.dtype, .count = x.count(), .x = x.data, .y = y.data});
   });
   if (ctx.recording()) ctx.push(ReluNode(y, x));
+  return y;
+}
+
+Tensor leaky_relu(Context& ctx, const Tensor& x, double slope) {
+  check(slope > 0, "leaky_relu: the sign of its result is that of x");
+  const Tensor y = ctx.variable(x.shape, x.dtype);
+  on_device(ctx, [&](auto stream) {
+    kernels::leaky_relu_forward(
+        stream, {.dtype = x.dtype, .count = x.count(), .x = x.data, .y = y.data, .slope = slope});
+  });
+  if (ctx.recording()) ctx.push(LeakyReluNode(y, x, slope));
+  return y;
+}
+
+Tensor sigmoid(Context& ctx, const Tensor& x) {
+  const Tensor y = ctx.variable(x.shape, x.dtype);
+  on_device(ctx, [&](auto stream) {
+    kernels::sigmoid_forward(stream, {.dtype = x.dtype, .count = x.count(), .x = x.data, .y = y.data});
+  });
+  if (ctx.recording()) ctx.push(SigmoidNode(y, x));
   return y;
 }
 

@@ -6,6 +6,8 @@
 namespace cohort::ops {
 
 Tensor relu(Context& ctx, const Tensor& x);
+Tensor leaky_relu(Context& ctx, const Tensor& x, double slope = 0.01);
+Tensor sigmoid(Context& ctx, const Tensor& x);
 
 // a + b, of equal shape and dtype.
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b);

@@ -32,9 +32,9 @@ class PointwiseKernel : public test::TypedDeviceTest<Param> {
  protected:
   // Runs `kernel(stream, a, b, y, count)` on random inputs of every awkward length and misalignment, on 1, 2
   // and 3 threads or on the device, and compares each y with f(a, b, old y) computed in double and rounded
-  // once.
+  // once. `products`: terms on the way are as large as the result.
   template <class Kernel>
-  void compare(Kernel kernel, const std::function<double(double, double, double)>& f) {
+  void compare(Kernel kernel, const std::function<double(double, double, double)>& f, bool products = false) {
     using T = typename Param::Type;
     std::uint64_t seed = 0;
     std::vector<std::size_t> lengths(test::kLengths.begin(), test::kLengths.end());
@@ -63,7 +63,8 @@ class PointwiseKernel : public test::TypedDeviceTest<Param> {
       const double u = test::unit_roundoff(dtype_of<T>());
       const double u_acc = test::unit_roundoff(accumulator_of(dtype_of<T>()));
       EXPECT_TRUE(test::all_within(first, expected, [&](std::size_t i) {
-        const double size = std::abs(at(a, i)) + std::abs(at(b, i)) + std::abs(static_cast<double>(old[i]));
+        const double size = std::abs(at(a, i)) + std::abs(at(b, i)) + std::abs(static_cast<double>(old[i])) +
+                            (products ? std::abs(expected[i]) : 0);
         return u * std::abs(expected[i]) + 4 * u_acc * size;
       }));
     }
@@ -90,6 +91,55 @@ TYPED_TEST(PointwiseKernel, Relu) {
           return (a > 0 ? b : 0) + (mode == GradMode::kAccumulate ? old : 0);
         });
   }
+}
+
+TYPED_TEST(PointwiseKernel, LeakyReluAndSigmoid) {
+  using T = typename TypeParam::Type;
+  this->compare(
+      [&](auto stream, const T* a, const T*, T* y, std::int64_t count) {
+        leaky_relu_forward(stream, {.dtype = dtype_of<T>(), .count = count, .x = a, .y = y, .slope = 0.25});
+      },
+      [](double a, double, double) { return a < 0 ? a / 4 : a; });
+  this->compare(
+      [&](auto stream, const T* a, const T*, T* y, std::int64_t count) {
+        sigmoid_forward(stream, {.dtype = dtype_of<T>(), .count = count, .x = a, .y = y});
+      },
+      [](double a, double, double) { return 1 / (1 + std::exp(-a)); }, /*products=*/true);
+  for (const GradMode mode : {GradMode::kOverwrite, GradMode::kAccumulate}) {
+    const auto more = [&](double old) { return mode == GradMode::kAccumulate ? old : 0; };
+    this->compare(
+        [&](auto stream, const T* a, const T* b, T* y, std::int64_t count) {
+          leaky_relu_backward(stream, {.dtype = dtype_of<T>(),
+                                       .count = count,
+                                       .y = a,
+                                       .grad_y = b,
+                                       .grad_x = y,
+                                       .slope = 0.25,
+                                       .mode = mode});
+        },
+        [&](double a, double b, double old) { return (a > 0 ? b : b / 4) + more(old); });
+    this->compare(
+        [&](auto stream, const T* a, const T* b, T* y, std::int64_t count) {
+          sigmoid_backward(
+              stream,
+              {.dtype = dtype_of<T>(), .count = count, .y = a, .grad_y = b, .grad_x = y, .mode = mode});
+        },
+        [&](double a, double b, double old) { return a * (1 - a) * b + more(old); }, /*products=*/true);
+  }
+}
+
+// The ends of the range: 0 and 1 exactly, no NaN on the way; a NaN stays one.
+TYPED_TEST(PointwiseKernel, SigmoidSaturates) {
+  using T = typename TypeParam::Type;
+  const std::vector<double> inputs{kNan, kInf, -kInf, 1e4, -1e4, 0.0, -0.0};
+  const std::vector<double> expected{kNan, 1, 0, 1, 0, 0.5, 0.5};
+  const Guarded<T> x(std::vector<T>(inputs.begin(), inputs.end()));
+  Guarded<T> y(inputs.size());
+  test::OnDevice on(TypeParam::device);
+  on.run([&](auto stream) {
+    sigmoid_forward(stream, {.dtype = dtype_of<T>(), .count = 7, .x = on(x), .y = on(y)});
+  });
+  for (std::size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(test::within(at(y, i), expected[i], 0)) << i;
 }
 
 TYPED_TEST(PointwiseKernel, AddAndScale) {

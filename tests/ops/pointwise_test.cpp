@@ -47,6 +47,20 @@ TEST_P(PointwiseOp, ReluSubgradientAtTheKinkIsZero) {
   EXPECT_EQ(x.gradient, (std::vector<double>{0, 0, 1, 0}));
 }
 
+TEST_P(PointwiseOp, LeakyReluAndSigmoidGradients) {
+  Context ctx(options());
+  Leaf x(ctx, {3, 7, 5}, random);
+  for (double& v : x.values) v += v < 0 ? -0.02 : 0.02;  // away from the kink
+  test::check_gradients(ctx, [&] { return ops::leaky_relu(ctx, x.tensor); }, {&x});
+  test::check_gradients(ctx, [&] { return ops::sigmoid(ctx, x.tensor); }, {&x});
+  // In place of the gradient that they consume, and into one that is there already.
+  const auto both = [&] {
+    const Tensor t = intermediate(x);
+    return ops::add(ctx, ops::sigmoid(ctx, t), ops::leaky_relu(ctx, t, 0.3));
+  };
+  test::check_gradients(ctx, both, {&x});
+}
+
 TEST_P(PointwiseOp, AddGradient) {
   Context ctx(options());
   Leaf a(ctx, {2, 3, 4}, random), b(ctx, {2, 3, 4}, random);
