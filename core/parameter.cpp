@@ -115,6 +115,20 @@ void ParameterSet::reset_grads() {
   for (GradSlot& slot : slots_) slot.written = false;
 }
 
+void ParameterSet::collect_grads_in(const Tensor& block) {
+  check(block.dtype == grads_.dtype && block.count() == grads_.count(),
+        "parameters: gradients go to a block like their own");
+  auto slot = slots_.begin();
+  for (const Parameter& p : parameters_) {
+    if (p.shared) continue;
+    const auto offset =
+        static_cast<const std::byte*>(p.value.data) - static_cast<const std::byte*>(values_.data);
+    slot->data = static_cast<std::byte*>(block.data) + offset;
+    slot->written = false;
+    ++slot;
+  }
+}
+
 void ParameterSet::refresh_shadow(Context& ctx) {
   if (shadow_.empty()) return;
   std::vector<float> master(static_cast<std::size_t>(values_.count()));

@@ -64,6 +64,9 @@ class ParameterSet {
 
   // Makes the next write of every gradient an overwrite: the start of a backward pass.
   void reset_grads();
+  // From now on gradients are written to `block`, laid out as grads() is, where they are written at first;
+  // the next write overwrites.
+  void collect_grads_in(const Tensor& block);
   // Refreshes the shadow from the master values (after initialisation or loading; the optimiser keeps it
   // afterwards).
   void refresh_shadow(Context& ctx);

@@ -122,6 +122,7 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   }
   sgd_->set_allowed(allowed);
   if (method_->update_order() == UpdateOrder::kInTurn) prepare_turns();
+  if (method_->adam_updates()) prepare_second_update();
 }
 
 Cohort::~Cohort() = default;
@@ -195,7 +196,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   if (!walked.shared.empty()) view.shared = ctx_.leaf(walked.shared);
   for (std::size_t k = 0; k < members_.size(); ++k) {
     if (!members_[k].frozen) members_[k].network->parameters().reset_grads();
-    for (ParameterSet* extra : method_->extra_parameters(static_cast<int>(k))) extra->reset_grads();
+    for (ParameterSet* own : own_parameters(*method_, static_cast<int>(k))) own->reset_grads();
   }
   const std::vector<Update> updates =
       turns_.empty() ? std::vector{update_all(view, walked)} : update_in_turn(view, walked);

@@ -11,6 +11,7 @@
 #include "distill/feed.h"
 #include "distill/method.h"
 #include "distill/perturbation.h"
+#include "distill/second_update.h"
 #include "distill/step_records.h"
 #include "kernels/augment_math.h"
 #include "nn/sgd.h"
@@ -49,6 +50,8 @@ class Cohort {
   std::vector<Member>& members() { return members_; }
   const std::vector<Member>& members() const { return members_; }
   Method& method() { return *method_; }
+  // Null where the members' SGD is all.
+  const SecondUpdate* second_update() const { return second_update_.get(); }
   Context& context() { return ctx_; }
 
   // Enqueues the feed's next step (the feed outlives the cohort's last step on it) and moves the feed on. On
@@ -122,6 +125,7 @@ class Cohort {
   void backward_members(const std::vector<std::size_t>& first);
   void backward_shared(const Walk& walk, const StepView& view);
   void prepare_turns();
+  void prepare_second_update();
   void reserve(std::int64_t rows);
   void step_once(Feed& feed, Plan& plan, std::int64_t rows);
   void evaluate_once(Evaluation& evaluation, std::int64_t rows);
@@ -145,6 +149,7 @@ class Cohort {
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<PerturbationStage> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;
+  std::unique_ptr<SecondUpdate> second_update_;
   std::vector<Tensor> turns_;  // (M) i32 each: 1 for the member whose turn it is; empty unless in turn
   kernels::Normalisation normalisation_;
   std::map<std::pair<const void*, std::int64_t>, Plan> plans_;  // by the address of the feed's cursor

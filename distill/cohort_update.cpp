@@ -131,6 +131,7 @@ Cohort::Update Cohort::update_all(StepView& view, const Walk& walked) {
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
       method_->feature_losses(ctx_, view, static_cast<int>(k));
       ctx_.backward(walked.met.empty() ? 0 : walked.met.back().members[k]);
+      if (second_update_) second_update_->backward(view, static_cast<int>(k));
     });
   }
   ctx_.join();
@@ -139,7 +140,17 @@ Cohort::Update Cohort::update_all(StepView& view, const Walk& walked) {
     backward_members(i > 1 ? walked.met[i - 2].members : start);
   }
   if (sharing_.parts > 0) backward_shared(walked, view);
-  return {view.report, sgd_->step(view.report.loss, view.report.step_mask)};
+  const Tensor mask = sgd_->step(view.report.loss, view.report.step_mask);
+  if (second_update_) second_update_->step(view, mask);
+  return {view.report, mask};
+}
+
+void Cohort::prepare_second_update() {
+  check(sharing_.parts == 0 && meetings_.empty() && turns_.empty(),
+        "cohort: a second update is of networks of their own, all at the same time");
+  std::vector<models::Network*> networks;
+  for (const Member& member : members_) networks.push_back(member.frozen ? nullptr : member.network.get());
+  second_update_ = std::make_unique<SecondUpdate>(ctx_, *method_, networks, *sgd_);
 }
 
 void Cohort::prepare_turns() {

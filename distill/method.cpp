@@ -48,6 +48,18 @@ double Method::weight_decay(const ParameterSet&, double of_network) {
   return of_network;
 }
 
+std::vector<ParameterSet*> Method::adam_parameters(int) {
+  return {};
+}
+
+void Method::second_losses(Context&, StepView&, int) {}
+
+std::vector<ParameterSet*> own_parameters(Method& method, int member) {
+  std::vector<ParameterSet*> sets = method.extra_parameters(member);
+  for (ParameterSet* set : method.adam_parameters(member)) sets.push_back(set);
+  return sets;
+}
+
 void Method::end_of_epoch(Context&, const HeldOut&) {}
 
 void Method::set_state(Context&, const std::vector<double>& state) {

@@ -95,6 +95,17 @@ struct HeldOut {
 // 1, which learns from these, and so on (Zhang et al., CVPR 2018, algorithm 1).
 enum class UpdateOrder { kSimultaneous, kInTurn };
 
+// A second update of the step, by Adam (nn/adam.h) after the members' SGD: of parts of the method's own and
+// of the members' networks.
+struct AdamUpdates {
+  double learning_rate = 0;
+  double weight_decay = 0;
+  std::vector<double> factors = {1};  // of the rate, one per epoch; the last holds from there on
+  // The networks' gradient is that of second_losses(), which reaches all but the classifier, and that part
+  // alone is stepped. False: the gradient that SGD steps with, all of the network.
+  bool separate = true;
+};
+
 class Method {
  public:
   virtual ~Method() = default;
@@ -152,7 +163,19 @@ class Method {
   virtual std::vector<ParameterSet*> extra_parameters(int member);
   // The weight decay of one of those; `of_network`: that of its member's network.
   virtual double weight_decay(const ParameterSet& extra, double of_network);
+
+  // Where the members' SGD is not all: none by default. Not with shared parts or meetings, not in turn.
+  virtual std::optional<AdamUpdates> adam_updates() const { return std::nullopt; }
+  // Parts of the method itself that Adam steps in place of member's optimiser, otherwise like
+  // extra_parameters().
+  virtual std::vector<ParameterSet*> adam_parameters(int member);
+  // On the branch of `member`, after its backward pass: losses of a second one over the same outputs, whose
+  // gradient for the network goes to Adam alone.
+  virtual void second_losses(Context& ctx, StepView& view, int member);
 };
+
+// All parts of the method that belong to `member`: those of SGD, then those of Adam.
+std::vector<ParameterSet*> own_parameters(Method& method, int member);
 
 // Options that make a method the variant of one source, where sources disagree. What options cannot express
 // stands in the help line.

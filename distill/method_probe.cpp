@@ -137,7 +137,7 @@ std::vector<double> to_nchw(std::int64_t rows, const ProbeMap& map, const std::v
 template <class F>
 void for_each_parameter(Method& method, int members, F f) {
   for (int k = 0; k < members; ++k) {
-    const std::vector<ParameterSet*> sets = method.extra_parameters(k);
+    const std::vector<ParameterSet*> sets = own_parameters(method, k);
     for (std::size_t i = 0; i < sets.size(); ++i) {
       for (const Parameter& p : sets[i]->parameters())
         f(k, i == 0 ? p.name : fmt::format("{}.{}", i + 1, p.name), p);
@@ -258,6 +258,8 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     if (method.frozen(k)) continue;
     ctx.on_branch(k + 1, [&] {
       method.feature_losses(ctx, view, k);
+      ctx.backward();
+      method.second_losses(ctx, view, k);
       ctx.backward();
     });
   }

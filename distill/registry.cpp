@@ -9,7 +9,7 @@ const std::vector<MethodInfo>& registry() {
       kdcl_naive_info(),  kdcl_linear_info(), kdcl_minlogit_info(), kdcl_general_info(),
       kdcl_mean_info(),   competitive_info(), switokd_info(),       adm_info(),
       fitnet_info(),      shake_info(),       diswot_info(),        norm_info(),
-      one_info(),         clnn_info(),        afid_info()};
+      one_info(),         clnn_info(),        afid_info(),          afd_info()};
   return methods;
 }
 

@@ -13,7 +13,7 @@ StepCosts::Memory memory_of(Cohort& cohort, const DeviceImages& images) {
   };
   for (std::size_t k = 0; k < cohort.members().size(); ++k) {
     add(cohort.members()[k].network->parameters());
-    for (const ParameterSet* extra : cohort.method().extra_parameters(static_cast<int>(k))) add(*extra);
+    for (const ParameterSet* own : own_parameters(cohort.method(), static_cast<int>(k))) add(*own);
   }
   memory.images = images.images.bytes();
   memory.other = ctx.persistent_bytes() - memory.weights - memory.gradients - memory.momenta - memory.images;

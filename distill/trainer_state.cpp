@@ -30,15 +30,17 @@ Tensor part_of(const Tensor& block, const ParameterSet& set, const Parameter& p)
 }
 
 // The method's own parts of a member, statistics included. Sets count from 2 where there are several: names
-// may repeat.
-void add_extra(std::vector<OptimTensor>& tensors, const std::string& id,
-               const std::vector<ParameterSet*>& sets) {
+// may repeat. Those of Adam have no momenta.
+void add_extra(std::vector<OptimTensor>& tensors, Method& method, int member, const std::string& id) {
+  const std::vector<ParameterSet*> sets = own_parameters(method, member);
+  const std::size_t of_sgd = method.extra_parameters(member).size();
   for (std::size_t i = 0; i < sets.size(); ++i) {
     const ParameterSet& set = *sets[i];
     const std::string number = i == 0 ? "" : std::to_string(i + 1), of = "." + id + ".";
     for (const Parameter& p : set.parameters()) {
       tensors.push_back({"extra" + number + of + p.name, p.value});
-      tensors.push_back({"extra_momentum" + number + of + p.name, part_of(set.momenta(), set, p)});
+      if (i < of_sgd)
+        tensors.push_back({"extra_momentum" + number + of + p.name, part_of(set.momenta(), set, p)});
     }
     for (const Buffer& b : set.buffers()) tensors.push_back({"extra" + number + of + b.name, b.value});
   }
@@ -60,7 +62,10 @@ std::vector<OptimTensor> optim_tensors(Cohort& cohort) {
     for (const Parameter& p : set.parameters()) {
       if (folded.count(p.name) > 0) tensors.push_back({"own." + member.spec.id + "." + p.name, p.value});
     }
-    add_extra(tensors, member.spec.id, cohort.method().extra_parameters(k));
+    add_extra(tensors, cohort.method(), k, member.spec.id);
+    if (cohort.second_update() == nullptr) continue;
+    for (const auto& [name, tensor] : cohort.second_update()->state(k))
+      tensors.push_back({"adam." + member.spec.id + "." + name, tensor});
   }
   return tensors;
 }
@@ -221,7 +226,7 @@ void Trainer::restore(std::span<const NamedBytes> files) {
   }
   for (int k = 0; k < cohort_.size(); ++k) {
     cohort_.members()[static_cast<std::size_t>(k)].network->parameters().refresh_shadow(ctx_);
-    for (ParameterSet* extra : cohort_.method().extra_parameters(k)) extra->refresh_shadow(ctx_);
+    for (ParameterSet* own : own_parameters(cohort_.method(), k)) own->refresh_shadow(ctx_);
   }
 }
 

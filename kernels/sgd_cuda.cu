@@ -1,7 +1,6 @@
-// One launch for all members. Threads: 256 a block; a block owns 4096 consecutive elements (f32: 16 KiB of
-// each of the five streams) of one member, so that the work is cut by bytes and not by tensor or network; a
-// thread takes four vectors of 16 bytes, a block's width apart, all loaded before the first is used. No
-// shared memory. The members travel by value in the kernel's parameters (62 of them in 4 KiB): nothing is
+// One launch for all members, cut as kernels/cuda/parameter_tiles.cuh says. A thread takes four vectors of 16
+// bytes of each of the five streams, a block's width apart, all loaded before the first is used. No shared
+// memory. The members travel by value in the kernel's parameters (62 of them in 4 KiB): nothing is
 // copied, and a captured launch keeps them. Rates and mask are read from device memory. Bytes moved: as the
 // header says. Registers (ptxas, sm_90): at most 64 f32, 72 f64; no spill.
 #include <algorithm>
@@ -9,7 +8,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/rehearsal.h"
-#include "kernels/cuda/pack.cuh"
+#include "kernels/cuda/parameter_tiles.cuh"
 #include "kernels/sgd.h"
 
 namespace cohort::kernels {
@@ -17,8 +16,6 @@ namespace {
 
 using Index = std::int64_t;
 
-constexpr int kBlock = 256;
-constexpr int kTile = 4096;  // elements
 constexpr int kMostMembers = 62;
 
 struct Member {
@@ -63,48 +60,26 @@ __device__ void step(const Rule<T>& rule, Index i, Index decayed, const Pack<T, 
   }
 }
 
-// W bf16 in one store of 2 W bytes.
-template <class T, int W>
-__device__ void store_shadow(const Pack<T, W>& p, bf16* shadow, int n) {
-  struct alignas(2 * W) Group {
-    bf16 value[W];
-  };
-  if (n == W) {
-    Group group;
-#pragma unroll
-    for (int k = 0; k < W; ++k) group.value[k] = bf16(p[k]);
-    *reinterpret_cast<Group*>(shadow) = group;
-    return;
-  }
-  for (int k = 0; k < n; ++k) shadow[k] = bf16(p[k]);
-}
-
-// Of the vector at i: W, fewer at the member's end, 0 behind it.
-__device__ inline int elements(const Member& m, Index i, int width) {
-  const Index left = m.count - i;
-  return left >= width ? width : left > 0 ? static_cast<int>(left) : 0;
-}
-
 template <bool kMomentum, bool kNesterov, class T, int W>
 __device__ void update_tile(const Rule<T>& rule, const Member& m, Index begin) {
   constexpr int kTurns = 4;
   T* const parameter = static_cast<T*>(m.parameter);
   const T* const gradient = static_cast<const T*>(m.gradient);
   T* const momentum = static_cast<T*>(m.momentum);
-  for (int from = 0; from < kTile; from += kTurns * kBlock * W) {
+  for (int from = 0; from < kParameterTile; from += kTurns * kParameterThreads * W) {
     Pack<T, W> p[kTurns], g[kTurns], v[kTurns];
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
-      const Index i = begin + from + (turn * kBlock + static_cast<int>(threadIdx.x)) * W;
-      const int n = elements(m, i, W);
+      const Index i = begin + from + (turn * kParameterThreads + static_cast<int>(threadIdx.x)) * W;
+      const int n = elements_at(m.count, i, W);
       p[turn] = Pack<T, W>::load(parameter + i, n);
       g[turn] = Pack<T, W>::load(gradient + i, n);
       if constexpr (kMomentum) v[turn] = Pack<T, W>::load(momentum + i, n);
     }
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
-      const Index i = begin + from + (turn * kBlock + static_cast<int>(threadIdx.x)) * W;
-      const int n = elements(m, i, W);
+      const Index i = begin + from + (turn * kParameterThreads + static_cast<int>(threadIdx.x)) * W;
+      const int n = elements_at(m.count, i, W);
       step<kMomentum, kNesterov>(rule, i, m.decayed, g[turn], v[turn], p[turn]);
       p[turn].store(parameter + i, n);
       if constexpr (kMomentum) v[turn].store(momentum + i, n);
@@ -114,21 +89,21 @@ __device__ void update_tile(const Rule<T>& rule, const Member& m, Index begin) {
 }
 
 template <class T, bool kMomentum, bool kNesterov>
-__global__ __launch_bounds__(kBlock) void sgd_kernel(const Launch launch) {
+__global__ __launch_bounds__(kParameterThreads) void sgd_kernel(const Launch launch) {
   int m = 0;
   while (m + 1 < launch.num_members && blockIdx.x >= launch.member[m + 1].first_tile) ++m;
   if (launch.step_mask != nullptr && launch.step_mask[m] == 0) return;
   const Member& member = launch.member[m];
   const Rule<T> rule{static_cast<T>(launch.learning_rate[m]), static_cast<T>(launch.momentum),
                      static_cast<T>(member.weight_decay)};
-  const Index begin = static_cast<Index>(blockIdx.x - member.first_tile) * kTile;
+  const Index begin = static_cast<Index>(blockIdx.x - member.first_tile) * kParameterTile;
   if (member.wide) return update_tile<kMomentum, kNesterov, T, Vec<T>::kWidth>(rule, member, begin);
   update_tile<kMomentum, kNesterov, T, 1>(rule, member, begin);
 }
 
 template <class T>
 void enqueue(CudaStream stream, const SgdArgs& args, const Launch& launch, unsigned tiles) {
-  const simt::LaunchConfig config{.grid = tiles, .block = kBlock, .stream = stream};
+  const simt::LaunchConfig config{.grid = tiles, .block = kParameterThreads, .stream = stream};
   if (args.momentum == 0) return simt::launch(sgd_kernel<T, false, false>, config, launch);
   if (args.nesterov) return simt::launch(sgd_kernel<T, true, true>, config, launch);
   simt::launch(sgd_kernel<T, true, false>, config, launch);
@@ -151,7 +126,7 @@ void sgd(CudaStream stream, const SgdArgs& args) {
       const bool wide = all_aligned16({m.parameter, m.gradient, m.momentum, m.shadow});
       launch.member[launch.num_members++] = {m.parameter, m.gradient,     m.momentum, m.shadow, m.count,
                                              decayed,     m.weight_decay, tiles,      wide};
-      tiles += grid_size(m.count, kTile);
+      tiles += grid_size(m.count, kParameterTile);
     }
     if (args.dtype == DType::f64) {
       enqueue<double>(stream, args, launch, tiles);

@@ -11,6 +11,7 @@ Sgd::Sgd(Context& ctx, int members, const SgdOptions& options)
 }
 
 void Sgd::add(ParameterSet& parameters, int member, double weight_decay) {
+  check(gradients_.size() == blocks_.size(), "sgd: blocks come before what is watched");
   blocks_.push_back({.parameter = parameters.values().data,
                      .gradient = parameters.grads().data,
                      .momentum = parameters.momenta().data,
@@ -22,6 +23,11 @@ void Sgd::add(ParameterSet& parameters, int member, double weight_decay) {
   const auto blocks = static_cast<std::int64_t>(blocks_.size());
   rates_ = ctx_.persistent_tensor({blocks}, DType::f32);
   block_mask_ = ctx_.persistent_tensor({blocks}, DType::i32);
+}
+
+void Sgd::watch(const Tensor& gradient, int member) {
+  gradients_.push_back({gradient.data, gradient.count(), member});
+  block_mask_ = ctx_.persistent_tensor({static_cast<std::int64_t>(gradients_.size())}, DType::i32);
 }
 
 std::vector<float> Sgd::rates_of(const std::vector<double>& members) const {

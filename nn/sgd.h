@@ -24,6 +24,10 @@ class Sgd {
   // this.
   void add(ParameterSet& parameters, int member, double weight_decay);
 
+  // A gradient with which another optimiser updates member, after all blocks were added: where it is not
+  // finite, member does not step here either.
+  void watch(const Tensor& gradient, int member);
+
   // Learning rates of the steps from now on, one per block: (blocks) f32, device memory that a step may
   // write.
   const Tensor& rates() const { return rates_; }

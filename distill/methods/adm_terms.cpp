@@ -176,6 +176,12 @@ class AdmTerms final : public Method {
     return sets;
   }
 
+  std::optional<AdamUpdates> adam_updates() const override { return base_->adam_updates(); }
+  std::vector<ParameterSet*> adam_parameters(int member) override { return base_->adam_parameters(member); }
+  void second_losses(Context& ctx, StepView& view, int member) override {
+    base_->second_losses(ctx, view, member);
+  }
+
   // The weight maps are made before the networks part again: both sides of a pair read them.
   void losses(Context& ctx, StepView& view) override {
     base_->losses(ctx, view);

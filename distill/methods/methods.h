@@ -25,6 +25,7 @@ MethodInfo norm_info();
 MethodInfo one_info();
 MethodInfo clnn_info();
 MethodInfo afid_info();
+MethodInfo afd_info();
 
 AdditionInfo adm_addition();
 

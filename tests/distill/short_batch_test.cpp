@@ -71,8 +71,9 @@ StepResult step(const std::string& method_name, std::int64_t rows) {
   for (int k = 0; k < view.members(); ++k) {
     if (method->frozen(k)) continue;
     networks[static_cast<std::size_t>(k)]->parameters().reset_grads();
-    for (ParameterSet* extra : method->extra_parameters(k)) extra->reset_grads();
+    for (ParameterSet* own : own_parameters(*method, k)) own->reset_grads();
     method->feature_losses(ctx, view, k);
+    method->second_losses(ctx, view, k);
   }
   ctx.backward();
 
@@ -81,8 +82,8 @@ StepResult step(const std::string& method_name, std::int64_t rows) {
   result.correct = download_values(ctx, view.report.correct_top1);
   for (std::size_t k = 0; k < networks.size(); ++k) {
     const auto& network = networks[k];
-    for (ParameterSet* extra : method->extra_parameters(static_cast<int>(k)))
-      result.of_the_method.push_back(download_values(ctx, extra->grads()));
+    for (ParameterSet* own : own_parameters(*method, static_cast<int>(k)))
+      result.of_the_method.push_back(download_values(ctx, own->grads()));
     if (method->frozen(static_cast<int>(k))) continue;
     result.gradients.push_back(download_values(ctx, network->parameters().grads()));
     result.statistics.emplace_back();
@@ -103,7 +104,7 @@ double worst_difference(const std::vector<double>& a, const std::vector<double>&
 
 TEST(ShortBatch, PaddingTrainsNothing) {
   for (const char* method : {"independent", "kd", "dml", "kdcl-minlogit", "kdcl-mean", "kdcl-linear",
-                             "kdcl-general", "switokd", "competitive", "fitnet", "shake", "diswot"}) {
+                             "kdcl-general", "switokd", "competitive", "fitnet", "shake", "diswot", "afd"}) {
     const StepResult alone = step(method, kValid);
     const StepResult padded = step(method, kValid + 3);
     SCOPED_TRACE(method);

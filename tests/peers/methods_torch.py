@@ -334,6 +334,47 @@ def clnn(case, option):
     return losses
 
 
+def afd(case, option, of=lambda k: ""):
+    """`of`: what stands before the names of a member's parts. Discriminators learn from maps that are constants."""
+    T, lam, summed = option("afd.T"), option("afd.lambda"), option("afd.summed")
+    share = 0.5 if summed else 1
+    size = [min(f.shape[axis] for f in case.f) for axis in (2, 3)]
+
+    def transferred(k, learns):
+        x = case.f[k] if learns else case.f[k].detach()
+        x = F.adaptive_avg_pool2d(x, size) if list(x.shape[2:]) != size else x
+        weight = case.parameter(k, of(k) + "transfer.weight")
+        return x if weight is None else F.conv2d(x, weight if learns else weight.detach())
+
+    def verdict(k, x, learns):
+        def layer(number, part):
+            p = case.parameter(k, f"{of(k)}discriminator.{number}.{part}")
+            return p if learns or p is None else p.detach()
+        number = 0
+        while True:
+            padding = 1 if max(x.shape[2:]) > 4 or min(x.shape[2:]) < 3 else 0
+            stride = 2 if max(x.shape[2:]) > 4 else 1
+            weight, gamma = layer(number, "conv.weight"), layer(number, "bn.weight")
+            if gamma is None:
+                return torch.sigmoid(F.conv2d(x, weight, layer(number, "conv.bias"), stride=2))
+            x = F.conv2d(x, weight, stride=stride, padding=padding)
+            x = F.leaky_relu(F.batch_norm(x, None, None, gamma, layer(number, "bn.bias"), training=True), 0.01)
+            number += 1
+
+    losses = []
+    for k in case.members:
+        teachers = [soft(case.z[j], T) for j in case.members if j != k]
+        if summed:  # targets are attached
+            terms = [T * T * (p * (p.log() - F.log_softmax(case.z[k] / T, 1))).sum(1).mean() for p in teachers]
+        else:
+            terms = [kl(p, case.z[k], T) for p in teachers]
+        losses.append(ce(case, k) + lam / (case.m - 1) * sum(terms)
+                      + share * ((1 - verdict(k, transferred(k, True), False)) ** 2).mean())
+        other, own = transferred((k + 1) % case.m, False), transferred(k, False)
+        case.besides.append(share * (((1 - verdict(k, other, True)) ** 2).mean() + (verdict(k, own, True) ** 2).mean()))
+    return losses
+
+
 def match(case, student, teacher, of=""):
     """Both maps at the smaller size, the student's through the adapter where channels differ."""
     s, t = case.f[student], case.f[teacher].detach()
@@ -443,6 +484,11 @@ def diswot_with_adm(case, option):
     return adm_terms(case, option, diswot(case, option), frozen=case.frozen, of="2.")
 
 
+def afd_with_adm(case, option):
+    adapted = lambda k: any(name.startswith(f"parameter_{k}.adapter.") for name in case.answer)
+    return adm_terms(case, option, afd(case, option, of=lambda k: "2." if adapted(k) else ""))
+
+
 # --- what each method is given ------------------------------------------------------------------------------------------------
 
 def pick(*values):
@@ -499,6 +545,7 @@ SHAKE = {"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(
          "shake.ln": pick(True, False)}
 DISWOT = {"diswot.a": between(0, 2), "diswot.b": between(0, 2), "diswot.T": between(0.5, 6), "diswot.l1": between(0.01, 2),
           "diswot.l2": between(0.01, 2)}
+AFD = {"afd.T": between(0.5, 5), "afd.lambda": between(0, 3), "afd.summed": pick(True, False)}
 METHODS = {
     "independent": dict(losses=independent, options={}),
     "kd": dict(losses=kd, options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6)}),
@@ -528,6 +575,7 @@ METHODS = {
     "afid": dict(losses=afid, members=(2, 2), rows=(3, 19), shapes=alike,
                  options={"afid.T": between(0.5, 5), "afid.lambda": between(0, 2)}),
     "afid (fused)": dict(losses=afid, members=(2, 2), fused=True, options={"afid.T": between(0.5, 5), "afid.lambda": between(0, 2)}),
+    "afd": dict(losses=afd, maps=True, rows=(3, 19), options=AFD),
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
@@ -536,6 +584,7 @@ METHODS = {
                    options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6), **OFFLINE_ADM}),
     "shake+adm": dict(losses=shake_with_adm, rows=(2, 19), classes=3, maps=True, classifiers=True, add="adm",
                       options={**SHAKE, **OFFLINE_ADM}),
+    "afd+adm": dict(losses=afd_with_adm, rows=(3, 19), maps=True, classifiers=True, add="adm", options={**AFD, **ADM}),
     "diswot+adm": dict(losses=diswot_with_adm, rows=(2, 19), shapes=wide, most_classes=60, classifiers=True, add="adm",
                        options={**DISWOT, **OFFLINE_ADM}),
 }
@@ -551,6 +600,7 @@ class Case:
         self.classes = int(np.exp(rng.uniform(np.log(spec.get("classes", 2)), np.log(spec.get("most_classes", 1000) + 1))))
         self.frozen = set()
         self.answer = None
+        self.besides = []  # a rule may put losses here that no network's own loss holds
         self.doubtful = False  # a rule may set it: the answer depends on the last digits
         scale = float(np.exp(rng.uniform(np.log(0.1), np.log(8))))
         leaf = lambda *shape, size=1.0: torch.tensor(size * rng.standard_normal(shape), requires_grad=True)
@@ -634,7 +684,7 @@ def check(binary, name, spec, rng, folder):
     losses = spec["losses"](case, lambda key: options.get(key, defaults.get(key)))
     if case.doubtful:
         return (0.0, "")
-    sum(loss for k, loss in enumerate(losses) if k not in case.frozen).backward()
+    sum([loss for k, loss in enumerate(losses) if k not in case.frozen] + case.besides).backward()
     worst = (0.0, "")
     expected = {f"loss_{k}": loss.detach().numpy() for k, loss in enumerate(losses)}
     for label, list_ in (("logits", case.z), ("features", case.f), ("weight", case.w), ("bias", case.b)):
@@ -655,7 +705,8 @@ def check(binary, name, spec, rng, folder):
         if key not in case.answer:
             return (float("inf"), f"{key} is missing")
         ours = case.answer[key]
-        if key.endswith(".conv.bias"):  # batch normalisation takes it off: roundings of the weight's gradient
+        if key.endswith(".conv.bias") and key.replace("conv.bias", "bn.bias") in case.answer:
+            # Batch normalisation takes it off: roundings of the weight's gradient.
             of_weight = np.abs(case.answer[key.replace("bias", "weight")]).max()
             worst = max(worst, (float(np.abs(ours).max() / max(of_weight, 1e-12)), key))
             continue
