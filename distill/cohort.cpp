@@ -185,6 +185,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   const std::vector<Tensor> batches = make_batches(feed, rows, /*training=*/true);
   StepView view;
   view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
+  view.indices = {inputs_->indices.data, {rows}, DType::i32, nullptr};
   view.epoch = inputs_->epoch;
   if (perturbation_) {
     const std::vector<Tensor> sources = clean_copies(feed, batches);

@@ -24,6 +24,8 @@ Sharing Method::sharing(const models::Network&) const {
 
 void Method::setup_shared(Context&, const Tensor&) {}
 
+void Method::prepare(Context&, const RunShape&) {}
+
 void Method::setup_meeting(Context&, Meeting, const std::vector<Tensor>&) {}
 
 std::vector<Tensor> Method::meet(Context&, Meeting, const std::vector<Tensor>& maps, bool) {

@@ -49,6 +49,7 @@ struct Report {
 struct StepView {
   std::vector<models::Outputs> outputs;  // of the M members
   Tensor labels;                         // (B) i32
+  Tensor indices;                        // (B) i32: their numbers in the training set; may be empty
   // What the shared parts of the networks hand on (Sharing), with a gradient of its own; empty without.
   Tensor shared;
   Tensor epoch;          // (1) i32, from 0; empty where there are no epochs
@@ -72,6 +73,12 @@ struct PerturbationChoice {
   int period = 0;                              // 0: the preset's
   bool per_sample = false;
   std::optional<kernels::PerturbDomain> domain;  // none: the preset's
+};
+
+// What a run is beside its networks.
+struct RunShape {
+  std::int64_t samples = 0;  // of the training set: what StepView::indices count
+  int epochs = 1;
 };
 
 // Parts of the networks (models::Network) that exist once and belong to the first member; the others go on
@@ -136,6 +143,10 @@ class Method {
   // its map. Outputs::stages keeps the maps as they were before.
   virtual std::vector<Tensor> meet(Context& ctx, Meeting meeting, const std::vector<Tensor>& maps,
                                    bool training);
+  // After setup(), once, before the first step of a run: for what depends on its length or on the number of
+  // samples. Without a run there is nothing to remember of one.
+  virtual void prepare(Context& ctx, const RunShape& run);
+
   // On the branch of `member`, in training and evaluation: what its classifier gets in place of its last map.
   virtual Tensor transform(Context& ctx, int member, const Tensor& map, bool training);
   // Parameters of the member's network, by name, with the values that make it do without transform() what it

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "core/ops/pool.h"
 #include "distill/file_layout.h"
@@ -154,6 +155,11 @@ std::vector<ProbeParameter> parameters_of(Context& ctx, Method& method, int memb
   return all;
 }
 
+Shape shape_of(const std::vector<std::int64_t>& dims) {
+  return dims.size() == 2 ? Shape{dims[0], dims[1]} : dims.size() == 1 ? Shape{dims[0]} : Shape{};
+}
+
+// Statistics and tables too, which have nothing to be drawn and no gradient.
 void set_parameters(Context& ctx, Method& method, const ProbeInput& in) {
   for (const ProbeParameter& given : in.parameters) {
     bool found = false;
@@ -163,6 +169,15 @@ void set_parameters(Context& ctx, Method& method, const ProbeInput& in) {
                          upload_values(ctx, p.value, reorder(given.values, p, /*to_file=*/false));
                          found = true;
                        });
+    const bool somebody = given.member >= 0 && given.member < static_cast<int>(in.logits.size());
+    for (const ParameterSet* set :
+         somebody ? method.extra_parameters(given.member) : std::vector<ParameterSet*>{}) {
+      for (const Buffer& b : set->buffers()) {
+        if (b.name != given.name || b.shape != shape_of(given.dims)) continue;
+        upload_values(ctx, b.value, given.values);
+        found = true;
+      }
+    }
     if (found) continue;
     throw Error(ErrorKind::kUsage,
                 fmt::format("the method has no tensor {} of network {} in the shape [{}]", given.name,
@@ -205,6 +220,15 @@ Tensor scores_of(Context& ctx, const ProbeInput& in) {
   return scores;
 }
 
+// The samples are the whole of a training set.
+Tensor numbered(Context& ctx, std::int64_t rows) {
+  const Tensor indices = ctx.persistent_tensor({rows}, DType::i32);
+  std::vector<double> numbers(static_cast<std::size_t>(rows));
+  std::iota(numbers.begin(), numbers.end(), 0.0);
+  upload_values(ctx, indices, numbers);
+  return indices;
+}
+
 // The given samples stand for the held-out ones too.
 void show_held_out(Context& ctx, Method& method, const ProbeInput& in) {
   std::vector<std::vector<float>> logits;
@@ -237,8 +261,10 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
   }
   view.labels = ctx.persistent_tensor({in.rows}, DType::i32);
   ctx.upload(view.labels, in.labels.data());
+  view.indices = numbered(ctx, in.rows);
 
   method.setup(ctx, view.outputs);
+  method.prepare(ctx, {.samples = in.rows});
   if (method.wants_held_out()) show_held_out(ctx, method, in);
   if (!in.features.empty()) {
     view.shared = view.outputs.front().stages.back();

@@ -22,7 +22,8 @@ struct ProbeClassifier {
   std::vector<double> bias;    // (classes)
 };
 
-// A trainable tensor of the method itself (an adapter, ...), in PyTorch's layout.
+// A trainable tensor of the method itself (an adapter, ...), in PyTorch's layout. Given ones may also be what
+// it keeps beside those (ADM's predictions of an epoch ago).
 struct ProbeParameter {
   int member;
   std::string name;

@@ -30,6 +30,7 @@ Trainer::Trainer(Context& ctx, Cohort& cohort, TrainerData data, const TrainerOp
   const auto members = static_cast<std::size_t>(cohort.size());
   train_images_ = to_device(ctx, *data_.train, options.placement);
   if (data_.test != nullptr) test_images_ = to_device(ctx, *data_.test, options.placement);
+  cohort.method().prepare(ctx, {.samples = data_.train->size(), .epochs = options.epochs});
   feed_ = std::make_unique<Feed>(
       cohort.make_feed(train_images_, data_.train_indices, options.batch_size, options.shuffle));
   sums_ = {std::vector<double>(members, 0.0), std::vector<std::int64_t>(members, 0), 0};

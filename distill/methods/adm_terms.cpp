@@ -5,16 +5,19 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <deque>
 
 #include "core/ops/attention_reweight.h"
 #include "core/ops/channel_normalise.h"
 #include "core/ops/cohort_loss.h"
+#include "core/ops/epoch_weights.h"
 #include "core/ops/feature_l2.h"
 #include "core/ops/linear.h"
 #include "core/ops/loss_select.h"
 #include "core/ops/pixel_cosine.h"
 #include "core/ops/pointwise.h"
 #include "core/ops/pool.h"
+#include "core/ops/temporal_target.h"
 #include "core/ops/trimmed_l2.h"
 #include "distill/adapters.h"
 #include "distill/logit_loss.h"
@@ -23,6 +26,7 @@ namespace cohort::distill {
 namespace {
 
 enum class ConsensusForm { kCe, kKd };
+enum class DivergenceForm { kCe, kKd };
 enum class FeatureForm { kMse, kRelu, kNorm, kDrop };
 enum class FeatureStages { kAll, kLast };
 
@@ -56,7 +60,10 @@ class AdmTerms final : public Method {
       : base_(std::move(base)),
         wanted_{o.number("adm.alpha"), o.number("adm.beta"), o.number("adm.gamma")},
         temperature_(o.number("adm.T")),
+        delta_first_(o.number("adm.delta_first")),
+        delta_last_(o.number("adm.delta_last")),
         co_form_(static_cast<ConsensusForm>(o.choice("adm.co_form"))),
+        di_form_(static_cast<DivergenceForm>(o.choice("adm.di_form"))),
         feature_form_(static_cast<FeatureForm>(o.choice("adm.feat_form"))),
         feature_stages_(static_cast<FeatureStages>(o.choice("adm.feat"))),
         drop_per_sample_(o.choice("adm.drop") == 1),
@@ -83,7 +90,7 @@ class AdmTerms final : public Method {
                           feature_stages_ == FeatureStages::kAll ? "sum_i 2^-i " : "");
       text += feature_text();
     }
-    if (strength.di > 0) text += fmt::format("; net t + {:g} CE(FC_t(GAP(a_di {})), y)", strength.di, map);
+    if (strength.di > 0) text += fmt::format("; net t + {:g} {}", strength.di, divergence_text(map));
     return text + "; a_co ~ 1 + S, a_di ~ 1 - S, S = cosine of F_s, F_t, detached";
   }
 
@@ -146,12 +153,15 @@ class AdmTerms final : public Method {
       }
     }
     const Strengths strength = strengths();
+    classes_ = probe.front().logits.shape[1];
     const auto num_students = static_cast<double>(maps.size() - teachers_.size());
     const auto num_teachers = static_cast<double>(teachers_.size());
     co_ = constant(ctx, {}, {strength.co / num_teachers});
     di_ = constant(ctx, {}, {strength.di / num_students});
     consensus_kl_ = constant(ctx, {2, 2}, {0, strength.co / num_teachers, 0, 0});
     no_ce_ = ctx.persistent_tensor({2}, ctx.parameter_dtype());
+    one_ = constant(ctx, {1}, {1});
+    delta_of_last_ = constant(ctx, {1}, {delta_last_});
     pairs_.clear();
     std::size_t most_stages = 0;
     for (std::size_t s = 0; s < maps.size(); ++s) {
@@ -170,9 +180,25 @@ class AdmTerms final : public Method {
     adapters_.materialize(ctx);
   }
 
+  void prepare(Context& ctx, const RunShape& run) override {
+    base_->prepare(ctx, run);
+    if (!temporal()) return;
+    check(predictions_.empty(), "adm: prepared twice");
+    std::vector<double> deltas;
+    for (int e = 0; e < run.epochs; ++e)
+      deltas.push_back(delta_first_ + (delta_last_ - delta_first_) * e / std::max(1, run.epochs - 1));
+    deltas_ = constant(ctx, {run.epochs}, deltas);
+    for (std::size_t t = 0; t < teachers_.size(); ++t) {
+      predictions_.emplace_back().add_buffer("adm.predictions", {run.samples, classes_}, 0);
+      predictions_.back().materialize(ctx);
+    }
+  }
+
   std::vector<ParameterSet*> extra_parameters(int member) override {
     std::vector<ParameterSet*> sets = base_->extra_parameters(member);
     for (ParameterSet* own : adapters_.of(member)) sets.push_back(own);
+    for (std::size_t t = 0; t < predictions_.size(); ++t)
+      if (teachers_[t] == member) sets.push_back(&predictions_[t]);
     return sets;
   }
 
@@ -194,19 +220,14 @@ class AdmTerms final : public Method {
   void feature_losses(Context& ctx, StepView& view, int member) override {
     base_->feature_losses(ctx, view, member);
     const Strengths strength = strengths();
+    Tensor target;  // of a teacher's L_di as KL: once a step, for it stores what the teacher thinks now
+    if (temporal() && is_teacher(member)) target = temporal_target(ctx, view, member);
     for (const Pair& pair : pairs_) {
       if (pair.student == member) {
         if (strength.co > 0) consensus(ctx, view, pair);
         if (strength.feature > 0) features(ctx, view, pair);
       }
-      if (pair.teacher == member && strength.di > 0) {
-        const Tensor z = pooled_logits(ctx, view, member, pair.teacher_di);
-        const auto values = ops::cohort_loss(ctx, {.logits = {&z, 1},
-                                                   .labels = view.labels,
-                                                   .ce_weight = as_vector(di_),
-                                                   .valid_rows = view.valid_rows});
-        book(ctx, view, member, di_, ops::entry(values.ce, 0), ops::entry(values.loss, 0));
-      }
+      if (pair.teacher == member && strength.di > 0) divergence(ctx, view, pair, target);
     }
   }
 
@@ -251,6 +272,16 @@ class AdmTerms final : public Method {
     }
     internal_error("adm: no such feature form");
   }
+
+  std::string divergence_text(const char* map) const {
+    if (di_form_ == DivergenceForm::kCe) return fmt::format("CE(FC_t(GAP(a_di {})), y)", map);
+    return fmt::format(
+        "T^2 KL((1 - d) y + d q -> FC_t(GAP(a_di {}))), T={:g}, q = softmax(z_t) of the epoch before, "
+        "d = {:g} to {:g} by the epoch",
+        map, temperature_, delta_first_, delta_last_);
+  }
+
+  bool temporal() const { return di_form_ == DivergenceForm::kKd && strengths().di > 0; }
 
   static Tensor as_vector(const Tensor& scalar) { return {scalar.data, {1}, scalar.dtype, nullptr}; }
 
@@ -333,6 +364,38 @@ class AdmTerms final : public Method {
     book(ctx, view, pair.student, co_, ops::entry(values.kl_pair, 0, 1), ops::entry(values.loss, 0));
   }
 
+  // Of the teacher's labels and its answers an epoch ago; its answers of this step take their place.
+  Tensor temporal_target(Context& ctx, const StepView& view, int teacher) const {
+    ops::TemporalTargetInputs in{.logits = view.outputs[static_cast<std::size_t>(teacher)].logits,
+                                 .labels = view.labels,
+                                 .indices = view.indices,
+                                 .delta = delta_of_last_,
+                                 .valid_rows = view.valid_rows};
+    if (!view.epoch.empty() && !deltas_.empty())
+      in.delta = ops::epoch_weights(ctx, one_, deltas_, view.epoch);
+    for (std::size_t t = 0; t < predictions_.size(); ++t)
+      if (teachers_[t] == teacher) in.table = predictions_[t].buffers().front().value;
+    return ops::temporal_target(ctx, in);
+  }
+
+  void divergence(Context& ctx, StepView& view, const Pair& pair, const Tensor& target) {
+    const Tensor z = pooled_logits(ctx, view, pair.teacher, pair.teacher_di);
+    const Tensor& weight = di_;
+    ops::CohortLossInputs inputs{.logits = {&z, 1}, .labels = view.labels, .valid_rows = view.valid_rows};
+    if (di_form_ == DivergenceForm::kCe) {
+      inputs.ce_weight = as_vector(weight);
+    } else {
+      inputs.ce_weight = as_vector(ops::entry(no_ce_, 0));
+      inputs.target_weight = as_vector(weight);
+      inputs.target_rule = kernels::TargetRule::kGiven;
+      inputs.given_target = target;
+      inputs.temperature = temperature_;
+    }
+    const auto values = ops::cohort_loss(ctx, inputs);
+    const Tensor& value = di_form_ == DivergenceForm::kCe ? values.ce : values.target_kl;
+    book(ctx, view, pair.teacher, weight, ops::entry(value, 0), ops::entry(values.loss, 0));
+  }
+
   void features(Context& ctx, StepView& view, const Pair& pair) {
     const auto& student_maps = maps_of(view.outputs[static_cast<std::size_t>(pair.student)], preactivation_);
     const auto& teacher_maps = maps_of(view.outputs[static_cast<std::size_t>(pair.teacher)], preactivation_);
@@ -368,8 +431,9 @@ class AdmTerms final : public Method {
 
   std::unique_ptr<Method> base_;
   Strengths wanted_;
-  double temperature_;
+  double temperature_, delta_first_, delta_last_;
   ConsensusForm co_form_;
+  DivergenceForm di_form_;
   FeatureForm feature_form_;
   FeatureStages feature_stages_;
   bool drop_per_sample_, preactivation_;
@@ -377,6 +441,11 @@ class AdmTerms final : public Method {
   std::vector<Pair> pairs_;
   Adapters adapters_;
   Tensor co_, di_, consensus_kl_, no_ce_;
+  // Of L_di as KL: d by the epoch, that of the last epoch for steps without epochs, and per teacher a table
+  // (samples, classes) of its answers, which is checkpointed.
+  std::int64_t classes_ = 0;
+  Tensor one_, deltas_, delta_of_last_;
+  std::deque<ParameterSet> predictions_;
   std::vector<Tensor> feature_;  // weights of the stage pairs, from the end
 };
 
@@ -396,12 +465,30 @@ const std::vector<OptionSpec>& adm_options() {
        .default_value = "-1",
        .help = "weight of the feature term; -1: 1, or 0 with a frozen teacher",
        .min = -1},
-      {.key = "adm.T", .default_value = "1", .help = "temperature of the consensus term as KL", .min = 1e-3},
+      {.key = "adm.T",
+       .default_value = "1",
+       .help = "temperature of both terms where they are KL",
+       .min = 1e-3},
       {.key = "adm.co_form",
        .type = OptionType::kChoice,
        .default_value = "ce",
        .help = "consensus term: cross-entropy, or KL from the teacher's view of the same places",
        .choices = {"ce", "kd"}},
+      {.key = "adm.di_form",
+       .type = OptionType::kChoice,
+       .default_value = "ce",
+       .help = "divergence term: cross-entropy, or KL from labels mixed with the answer an epoch ago",
+       .choices = {"ce", "kd"}},
+      {.key = "adm.delta_first",
+       .default_value = "0.2",
+       .help = "di_form=kd: share of the answer an epoch ago in the first epoch's schedule",
+       .min = 0,
+       .max = 1},
+      {.key = "adm.delta_last",
+       .default_value = "0.6",
+       .help = "di_form=kd: the same in the last epoch, linear between",
+       .min = 0,
+       .max = 1},
       {.key = "adm.feat",
        .type = OptionType::kChoice,
        .default_value = "stages",

@@ -6,7 +6,9 @@
 //   z_co  = FC_s(GAP(a_co relu(F_s))),      z_di = FC_t(GAP(a_di relu(F_t)))
 //   L_s  += alpha L_co + gamma L_feat,      L_t += beta L_di
 //
-//   L_co: CE(z_co, y), or T^2 KL_T(FC_t(GAP(a_co relu(F_t))) -> z_co);   L_di: CE(z_di, y)
+//   L_co: CE(z_co, y), or T^2 KL_T(FC_t(GAP(a_co relu(F_t))) -> z_co)
+//   L_di: CE(z_di, y), or T^2 KL_T((1 - d) Y + d q -> z_di), q = softmax(z_t) of the sample an epoch ago, d
+//         from 0.2 in the first epoch to 0.6 in the last; 0 where the sample has not been seen before
 //   L_feat: sum over stages of 2^-i MSE(F_s, F_t), i = 1 for the last one; or the last stage alone, weight 1.
 //           Stages are aligned from the end by equal size; the last pair always counts. The student's map
 //           goes through a 1x1 adapter where channels differ, the larger map is average-pooled. Or instead of

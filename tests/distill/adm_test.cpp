@@ -94,6 +94,27 @@ TEST_P(AdmGolden, ConsensusAsKl) {
   expect(out.grad_classifiers[0].weight, Values(6, 0.0), "its classifier too");
 }
 
+// d = 0.2 and what the first network says of the samples, as its answer of an epoch ago.
+const Settings kTemporal = {{"adm.alpha", "0"},       {"adm.beta", "1"},       {"adm.gamma", "0"},
+                            {"adm.di_form", "kd"},    {"adm.preact", "false"}, {"adm.delta_first", "0.9"},
+                            {"adm.delta_last", "0.2"}};
+const Values kAnswers = {0.652991, 0.293408, 0.053601, 0.519885, 0.385140, 0.094974};
+
+TEST_P(AdmGolden, DivergenceAsKl) {
+  ProbeInput in = fixture(GetParam());
+  in.parameters = {{0, "adm.predictions", {2, 3}, kAnswers, {}}};
+  const ProbeOutput out = probe_method(*with_terms("independent", kTemporal), in);
+  expect(out.loss, {kCe1 + 0.779600, kCe2}, "loss");
+  const double per_row[] = {-0.303265, 0.175820, 0.127445, 0.175886, -0.286283, 0.110397};
+  expect(out.grad_classifiers[0].bias,
+         {per_row[0] + per_row[3], per_row[1] + per_row[4], per_row[2] + per_row[5]}, "d/dz_di, summed");
+  expect(out.grad_features[1], Values(8, 0.0), "the student's maps are constants of L_di");
+  expect(out.grad_classifiers[1].weight, Values(6, 0.0), "the student's classifier");
+  // Of a sample without an answer there is the label alone: the cross-entropy.
+  const ProbeOutput first = probe_method(*with_terms("independent", kTemporal), fixture(GetParam()));
+  expect(first.loss, {kCe1 + 1.158006, kCe2}, "nothing said before");
+}
+
 TEST_P(AdmGolden, WithoutTheReluInside) {
   const ProbeOutput co = run(and_also(kConsensus, "adm.preact", "false"));
   expect(co.loss, {kCe1, kCe2 + 1.099085}, "CE_co");
@@ -217,6 +238,96 @@ TEST_P(AdmFeatureForm, GradientsAreThoseOfTheLoss) {
         << in.parameters[i].name;
   }
   EXPECT_EQ(at.grad_features[0], Values(at.grad_features[0].size(), 0.0)) << "teachers are detached";
+}
+
+// The target is a constant: through the whole of L_di, with a temperature, two teachers, answers of some.
+TEST(AdmTemporal, GradientsAreThoseOfTheLoss) {
+  Settings settings = kTemporal;
+  settings.insert(settings.end(), {{"adm.T", "2"}, {"adm.teachers", "0,2"}});
+  ProbeInput in = heterogeneous();
+  const Values some = {0.1, 0.2, 0.3, 0.4, 0, 0, 0, 0, 0.7, 0.1, 0.1, 0.1};
+  in.parameters = {{0, "adm.predictions", {3, 4}, some, {}}, {2, "adm.predictions", {3, 4}, some, {}}};
+  const auto run = [&] { return probe_method(*with_terms("independent", settings), in); };
+  const ProbeOutput at = run();
+  for (const std::size_t k : {0U, 2U}) {
+    const auto loss = [&] { return run().loss[k]; };
+    ProbeClassifier& fc = in.classifiers[k];
+    EXPECT_EQ(gradcheck(loss, fc.weight.data(), static_cast<std::int64_t>(fc.weight.size()),
+                        at.grad_classifiers[k].weight),
+              "");
+    EXPECT_EQ(gradcheck(loss, fc.bias.data(), 4, at.grad_classifiers[k].bias), "");
+  }
+}
+
+test::RunOptions temporal_run(int epochs, const std::string& first, const std::string& last) {
+  return {.method = "adm",
+          .settings = {{"adm.beta", "1"},
+                       {"adm.di_form", "kd"},
+                       {"adm.delta_first", first},
+                       {"adm.delta_last", last}},
+          .epochs = epochs,
+          .images = 60};
+}
+
+// d is linear from the first epoch to the last, and in the first there is no answer to mix in.
+TEST(AdmTemporal, TheShareFollowsTheEpochs) {
+  const auto weights_after = [](const test::RunOptions& options, std::int64_t steps) {
+    test::TestRun run(options);
+    run.recorder.stop_at = steps;
+    run.trainer->run();
+    return run.weights(0);
+  };
+  const std::int64_t epoch = test::TestRun(temporal_run(3, "0", "0")).trainer->steps_per_epoch();
+  const Values labels[] = {weights_after(temporal_run(3, "0", "0"), epoch),
+                           weights_after(temporal_run(3, "0", "0"), 2 * epoch),
+                           weights_after(temporal_run(2, "0", "0"), 2 * epoch)};
+  EXPECT_EQ(weights_after(temporal_run(3, "0.9", "0"), epoch), labels[0]) << "no answers yet";
+  EXPECT_NE(weights_after(temporal_run(3, "0.9", "0"), 2 * epoch), labels[1]) << "d = 0.45";
+  EXPECT_EQ(weights_after(temporal_run(2, "0.9", "0"), 2 * epoch), labels[2]) << "the last epoch's d is 0";
+  EXPECT_NE(weights_after(temporal_run(2, "0", "0.6"), 2 * epoch), labels[2]);
+}
+
+// Every image that is trained on has an answer, the others none; a run goes on with them to the same bits.
+TEST(AdmTemporal, AnswersAreStoredByImageAndCheckpointed) {
+  const test::RunOptions options = temporal_run(3, "0.2", "0.6");
+  test::TestRun whole(options);
+  whole.trainer->run();
+  const auto parts = whole.cohort->method().extra_parameters(0);
+  ASSERT_EQ(parts.size(), 1u);
+  const Values table = download_values(whole.context(), parts[0]->buffers().front().value);
+  ASSERT_EQ(table.size(), 60u * 5u);
+  for (std::size_t i = 0; i < 60; ++i) {
+    double sum = 0;
+    for (std::size_t c = 0; c < 5; ++c) sum += table[i * 5 + c];
+    EXPECT_NEAR(sum, i % 9 == 0 ? 0 : 1, 1e-6) << i;
+  }
+  for (const std::int64_t stop : {1, 3, 5}) {
+    test::TestRun first(options), second(options);
+    first.recorder.stop_at = stop;
+    first.trainer->run();
+    second.trainer->restore(first.trainer->state());
+    second.trainer->run();
+    const std::vector<NamedBytes> a = whole.trainer->state(), b = second.trainer->state();
+    ASSERT_EQ(a.size(), b.size());
+    for (std::size_t i = 0; i < a.size(); ++i)
+      EXPECT_TRUE(a[i].bytes == b[i].bytes) << a[i].name << " " << stop;
+  }
+}
+
+// One after the other: every teacher's answer is stored once a step, in its own turn.
+TEST(AdmTemporal, WhereNetworksTakeTurns) {
+  test::RunOptions options = temporal_run(2, "0.5", "0.5");
+  options.settings.emplace_back("dml.update", "in-turn");
+  test::TestRun run(options);
+  run.trainer->run();
+  options.settings[2].second = options.settings[3].second = "0";
+  test::TestRun labels(options);
+  labels.trainer->run();
+  const auto steps = static_cast<std::size_t>(run.trainer->steps_per_epoch());
+  for (std::size_t i = 0; i < run.recorder.steps.size(); ++i) {
+    const bool same = run.recorder.steps[i].members[0].loss == labels.recorder.steps[i].members[0].loss;
+    EXPECT_EQ(same, i < steps) << "step " << i << ": answers are those of the epoch before";
+  }
 }
 
 TEST(Adm, IdenticalNetworksAgreeEverywhere) {

@@ -36,6 +36,14 @@ class EmulatedTraining : public testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(Methods, EmulatedTraining, testing::ValuesIn(test::method_names()),
                          test::MethodAsTestName());
 
+class EmulatedAnswers : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!kHasCuda) GTEST_SKIP() << "built without the CUDA backend";
+  }
+  void TearDown() override { simt::set_order({}); }
+};
+
 // Weights, momenta and counters after four epochs: two eager and two replayed.
 std::vector<NamedBytes> trained(const RunOptions& options, simt::StreamOrder order) {
   simt::set_order(order);
@@ -43,6 +51,40 @@ std::vector<NamedBytes> trained(const RunOptions& options, simt::StreamOrder ord
   run.trainer->run();
   EXPECT_TRUE(run.cohort->replaying());
   return run.trainer->state();
+}
+
+// ADM with its table of answers, which a step reads and writes.
+RunOptions with_answers() {
+  RunOptions options = tiny("adm");
+  options.settings = {{"adm.di_form", "kd"}, {"adm.beta", "1"}, {"adm.feat_form", "drop"}};
+  options.epochs = 2;
+  options.learning_rate = 1e-3;  // roundings stay roundings
+  return options;
+}
+
+TEST_F(EmulatedAnswers, AreThoseOfTheCpuInAnyOrderOfTheQueues) {
+  RunOptions options = with_answers();
+  const auto answers = [](TestRun& run) {
+    const auto parts = run.cohort->method().extra_parameters(0);
+    return download_values(run.context(), parts.back()->buffers().front().value);
+  };
+  std::vector<double> expected;
+  for (const simt::StreamOrder order :
+       {simt::StreamOrder{simt::Order::kFifo, 0}, simt::StreamOrder{simt::Order::kReverse, 0}}) {
+    simt::set_order(order);
+    TestRun run(options);
+    run.trainer->run();
+    EXPECT_TRUE(run.cohort->replaying());
+    if (expected.empty()) expected = answers(run);
+    EXPECT_EQ(answers(run), expected);
+  }
+  simt::set_order({});
+  options.device = {};
+  TestRun cpu(options);
+  cpu.trainer->run();
+  const std::vector<double> on_cpu = answers(cpu);
+  ASSERT_EQ(on_cpu.size(), expected.size());
+  for (std::size_t i = 0; i < on_cpu.size(); ++i) EXPECT_NEAR(expected[i], on_cpu[i], 2e-3) << i;
 }
 
 TEST_P(EmulatedTraining, NoOrderOfTheQueuesChangesABit) {

@@ -417,6 +417,24 @@ def weight_maps(similarity, size):
     return normalised(1 + similarity), normalised(1 - similarity)
 
 
+def answers(rng, case, options):
+    """What every teacher said of the samples an epoch ago; of some there is nothing."""
+    case.answers = {}
+    if options["adm.di_form"] != "kd":
+        return {}
+    for t in str(options["adm.teachers"]).split(","):
+        table = rng.dirichlet(np.ones(case.classes), case.rows)
+        table[rng.random(case.rows) < 0.3] = 0
+        case.answers[int(t)] = torch.tensor(table)
+    return {f"parameter_{t}.adm.predictions": table.numpy() for t, table in case.answers.items()}
+
+
+def temporal(case, t, option):
+    q = case.answers[t]
+    d = option("adm.delta_last") * (q.sum(1, keepdim=True) > 0)
+    return (1 - d) * F.one_hot(case.y, case.classes) + d * q
+
+
 def feature_term(x, y, form, per_sample):
     if form == "relu":
         x, y = torch.relu(x), torch.relu(y)
@@ -463,7 +481,9 @@ def adm_terms(case, option, losses, frozen=frozenset(), of=""):
                 term = feature_term(s_map, t_map, option("adm.feat_form"), option("adm.drop") == "sample")
                 losses[s] = losses[s] + gamma * share / len(teachers) * term
             if beta > 0:
-                losses[t] = losses[t] + beta / len(students) * F.cross_entropy(logits(t, t_di), case.y)
+                z_di = logits(t, t_di)
+                di = F.cross_entropy(z_di, case.y) if option("adm.di_form") != "kd" else kl(temporal(case, t, option), z_di, T)
+                losses[t] = losses[t] + beta / len(students) * di
     return losses
 
 
@@ -538,7 +558,7 @@ def wide(rng, case):
 KDCL = {"kdcl.T": between(0.5, 5), "kdcl.lambda": between(0, 3)}
 ADM = {"adm.alpha": between(0.01, 2), "adm.beta": between(0.01, 2), "adm.gamma": between(0, 2), "adm.T": between(0.5, 4),
        "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu", "norm", "drop"),
-       "adm.drop": pick("batch", "sample"), "adm.preact": pick(True, False), "adm.teachers": roles}
+       "adm.drop": pick("batch", "sample"), "adm.di_form": pick("ce", "kd"), "adm.delta_last": between(0, 1), "adm.preact": pick(True, False), "adm.teachers": roles}
 DML = {"dml.norm": pick("mean", "sum"), "dml.T": between(0.5, 5), "dml.lambda": between(0, 3)}
 OFFLINE_ADM = {**{k: v for k, v in ADM.items() if k != "adm.teachers"}, "adm.gamma": between(0.1, 2)}
 SHAKE = {"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2), "shake.T": between(0.5, 6),
@@ -579,7 +599,7 @@ METHODS = {
     "competitive": dict(losses=competitive, maps=True, fixed={"cd.perturb": False},
                         options={"cd.rule": pick("argmin", "all_better"), "cd.a": between(0, 2), "cd.b": between(0.1, 2),
                                  "cd.T": between(0.5, 4), "cd.lf": pick("mse", "sum", "sum_over_batch", "off")}),
-    "adm": dict(losses=adm, maps=True, classifiers=True, options={**DML, **ADM}),
+    "adm": dict(losses=adm, maps=True, classifiers=True, more=answers, options={**DML, **ADM}),
     "kd+adm": dict(losses=kd_with_adm, maps=True, classifiers=True, add="adm",
                    options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6), **OFFLINE_ADM}),
     "shake+adm": dict(losses=shake_with_adm, rows=(2, 19), classes=3, maps=True, classifiers=True, add="adm",
@@ -679,7 +699,8 @@ def check(binary, name, spec, rng, folder):
     """The worst relative difference of one case, and where."""
     case = Case(rng, spec)
     options = {**spec.get("fixed", {}), **{key: draw(rng, case) for key, draw in spec["options"].items()}}
-    case.answer = run_cohort(binary, re.split(r"[+ ]", name)[0], spec.get("add"), options, case.arrays(), folder)
+    case.answer = run_cohort(binary, re.split(r"[+ ]", name)[0], spec.get("add"), options,
+                             {**case.arrays(), **(spec["more"](rng, case, options) if "more" in spec else {})}, folder)
     defaults = {"adm.teachers": 0}
     losses = spec["losses"](case, lambda key: options.get(key, defaults.get(key)))
     if case.doubtful:
