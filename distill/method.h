@@ -143,6 +143,7 @@ class Method {
   // its map. Outputs::stages keeps the maps as they were before.
   virtual std::vector<Tensor> meet(Context& ctx, Meeting meeting, const std::vector<Tensor>& maps,
                                    bool training);
+
   // After setup(), once, before the first step of a run: for what depends on its length or on the number of
   // samples. Without a run there is nothing to remember of one.
   virtual void prepare(Context& ctx, const RunShape& run);

@@ -160,6 +160,7 @@ class AdmTerms final : public Method {
     di_ = constant(ctx, {}, {strength.di / num_students});
     consensus_kl_ = constant(ctx, {2, 2}, {0, strength.co / num_teachers, 0, 0});
     no_ce_ = ctx.persistent_tensor({2}, ctx.parameter_dtype());
+    off_on_ = constant(ctx, {2}, {0, 1});
     one_ = constant(ctx, {1}, {1});
     delta_of_last_ = constant(ctx, {1}, {delta_last_});
     pairs_.clear();
@@ -378,9 +379,15 @@ class AdmTerms final : public Method {
     return ops::temporal_target(ctx, in);
   }
 
+  // A teacher that is not updated has nothing to learn: its weight is looked up by its entry of the mask.
+  Tensor divergence_weight(Context& ctx, const StepView& view, int teacher) const {
+    if (view.report.step_mask.empty()) return di_;
+    return ops::epoch_weights(ctx, di_, off_on_, ops::entry(view.report.step_mask, teacher));
+  }
+
   void divergence(Context& ctx, StepView& view, const Pair& pair, const Tensor& target) {
     const Tensor z = pooled_logits(ctx, view, pair.teacher, pair.teacher_di);
-    const Tensor& weight = di_;
+    const Tensor weight = divergence_weight(ctx, view, pair.teacher);
     ops::CohortLossInputs inputs{.logits = {&z, 1}, .labels = view.labels, .valid_rows = view.valid_rows};
     if (di_form_ == DivergenceForm::kCe) {
       inputs.ce_weight = as_vector(weight);
@@ -440,7 +447,7 @@ class AdmTerms final : public Method {
   std::vector<int> teachers_;
   std::vector<Pair> pairs_;
   Adapters adapters_;
-  Tensor co_, di_, consensus_kl_, no_ce_;
+  Tensor co_, di_, consensus_kl_, no_ce_, off_on_;
   // Of L_di as KL: d by the epoch, that of the last epoch for steps without epochs, and per teacher a table
   // (samples, classes) of its answers, which is checkpointed.
   std::int64_t classes_ = 0;

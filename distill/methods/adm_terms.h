@@ -17,7 +17,8 @@
 //
 // Where the last maps differ in shape, S is that of the adapted, smaller maps, and each network's weight map
 // is brought to its own size (nearest) with mean 1. Several teachers: a student averages L_co and L_feat over
-// them. Several students: a teacher averages L_di over them. A frozen teacher has no L_di.
+// them. Several students: a teacher averages L_di over them. A frozen teacher has no L_di, nor has one
+// that the method pauses (SwitOKD) in a step in which it does.
 #pragma once
 
 #include <memory>

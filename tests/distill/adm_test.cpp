@@ -330,6 +330,26 @@ TEST(AdmTemporal, WhereNetworksTakeTurns) {
   }
 }
 
+// SwitOKD's expert mode: the teacher is not updated, so nothing is asked of it; the student's terms stay.
+TEST(Adm, APausedTeacherHasNoDivergenceTerm) {
+  for (const char* form : {"ce", "kd"}) {
+    const Settings settings = {
+        {"adm.alpha", "1"}, {"adm.beta", "1"}, {"adm.gamma", "0"}, {"adm.di_form", form}};
+    const ProbeInput expert = fixture(true);
+    const ProbeOutput paused = probe_method(*with_terms("switokd", settings), expert);
+    ASSERT_EQ(paused.step_mask, (Values{0, 1}));
+    EXPECT_EQ(paused.loss[0], 0) << form;
+    EXPECT_EQ(paused.grad_features[0], Values(8, 0.0)) << form;
+    EXPECT_EQ(paused.grad_classifiers[0].weight, Values(6, 0.0)) << form;
+    EXPECT_NEAR(paused.loss[1], 1.315154 + 1.020969, 2e-6) << "the student's, L_co included";
+    ProbeInput learning = expert;
+    std::swap(learning.logits[0], learning.logits[1]);
+    const ProbeOutput both = probe_method(*with_terms("switokd", settings), learning);
+    ASSERT_EQ(both.step_mask, (Values{1, 1}));
+    EXPECT_NEAR(both.loss[0], 1.315154 + 1.064543, 2e-6) << "with the same maps L_di is that of the golden";
+  }
+}
+
 TEST(Adm, IdenticalNetworksAgreeEverywhere) {
   ProbeInput in = fixture(true);
   in.features[1] = in.features[0];
