@@ -60,7 +60,9 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     if (k == 0) {
       sharing_ = method_->sharing(*member.network);
     } else if (sharing_.parts > 0) {
-      share_parts(members_.front(), member, sharing_.parts);
+      const bool second = sharing_.pair_parts > 0 && k % 2 == 1;
+      share_parts(second ? members_.back() : members_.front(), member,
+                  second ? sharing_.pair_parts : sharing_.parts);
     }
     member.network->materialize(ctx, ctx.seed(), static_cast<std::uint32_t>(k));
     members_.push_back(std::move(member));
@@ -92,9 +94,10 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
     ctx.set_layer_log(k == 0 ? &members_[k].layers : nullptr);  // shared layers are the first member's
     const Tensor x = network.run(ctx, 0, sharing_.parts, black, how, out);
     if (k == 0) shared = x;
+    ctx.set_layer_log(sharing_.pair_parts > 0 && k % 2 == 1 ? nullptr : &members_[k].layers);
+    int done = first_own_part();
+    Tensor map = network.run(ctx, sharing_.parts, done, x, how, out);
     ctx.set_layer_log(&members_[k].layers);
-    Tensor map = x;
-    int done = sharing_.parts;
     for (std::size_t i = 0; i < meetings_.size(); ++i) {
       map = advance(network, meetings_[i], done, map, how, out);
       met[i].push_back(map);

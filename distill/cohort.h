@@ -2,6 +2,7 @@
 // join, update.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -103,7 +104,14 @@ class Cohort {
   // All members' outputs for the batches, forked and joined.
   struct Walk {
     std::vector<models::Outputs> outputs;
-    Tensor shared;                // what the shared parts hand on
+    Tensor shared;  // what the shared parts hand on
+    // Of two members that have further parts in common: the shared map with a gradient of its own, what those
+    // parts hand on, and the nodes recorded up to there on the first one's branch.
+    struct Pair {
+      Tensor entry, map;
+      std::size_t recorded = 0;
+    };
+    std::vector<Pair> pairs = {};
     std::vector<Tensor> entries;  // per member the same with a gradient of its own, or what it met last
     // Nodes recorded before each meeting: on the main branch, and per member on its own.
     struct Met {
@@ -121,6 +129,9 @@ class Cohort {
                  const models::ForwardOptions& how, models::Outputs& out);
   // From part `done` to the logits.
   void forward(std::size_t k, int done, const Tensor& entry, bool training, models::Outputs& out);
+  int first_own_part() const { return std::max(sharing_.parts, sharing_.pair_parts); }
+  void walk_pairs(Walk& walked, bool training);
+  void backward_pairs(const Walk& walked);
   std::vector<int> walk_to_meetings(Walk& walked, bool training);
   void backward_members(const std::vector<std::size_t>& first);
   void backward_shared(const Walk& walk, const StepView& view);

@@ -24,6 +24,12 @@ class WithoutStatistics {
   std::vector<Tensor> kept_;
 };
 
+// Nobody's own: gradients of several members may not meet on them.
+void detach_maps(models::Outputs& out) {
+  for (Tensor& map : out.stages) map = map.detached();
+  for (Tensor& map : out.stages_pre) map = map.detached();
+}
+
 }  // namespace
 
 models::ForwardOptions Cohort::how(const Member& member, bool training) const {
@@ -50,9 +56,28 @@ void Cohort::forward(std::size_t k, int done, const Tensor& entry, bool training
   network.classify(ctx_, method_->transform(ctx_, static_cast<int>(k), last, training), out);
 }
 
+// The parts that two members each have in common, on the first one's branch.
+void Cohort::walk_pairs(Walk& walked, bool training) {
+  walked.pairs.resize(members_.size() / 2);
+  ctx_.fork();
+  for (std::size_t i = 0; i < walked.pairs.size(); ++i) {
+    Walk::Pair& pair = walked.pairs[i];
+    const Member& owner = members_[2 * i];
+    ctx_.on_branch(static_cast<int>(2 * i) + 1, [&] {
+      pair.entry = ctx_.leaf(walked.shared);
+      pair.map = owner.network->run(ctx_, sharing_.parts, sharing_.pair_parts, pair.entry,
+                                    how(owner, training), walked.outputs[2 * i]);
+      pair.recorded = ctx_.num_recorded();
+    });
+    detach_maps(walked.outputs[2 * i]);
+    walked.outputs[2 * i + 1] = walked.outputs[2 * i];
+  }
+  ctx_.join();
+}
+
 // Every member up to the last meeting; the parts that each has then gone through.
 std::vector<int> Cohort::walk_to_meetings(Walk& walked, bool training) {
-  std::vector<int> done(members_.size(), sharing_.parts);
+  std::vector<int> done(members_.size(), first_own_part());
   for (const Meeting meeting : meetings_) {
     Walk::Met& met = walked.met.emplace_back();
     ctx_.fork();
@@ -79,17 +104,17 @@ Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
   if (sharing_.parts > 0) {
     const Member& owner = members_.front();
     walked.shared = owner.network->run(ctx_, 0, sharing_.parts, batches.front(), how(owner, training), below);
-    // Nobody's own: gradients of several members may not meet on them.
-    for (Tensor& map : below.stages) map = map.detached();
-    for (Tensor& map : below.stages_pre) map = map.detached();
+    detach_maps(below);
   }
   for (models::Outputs& outputs : walked.outputs) outputs = below;
+  if (sharing_.pair_parts > 0) walk_pairs(walked, training);
   const std::vector<int> done = walk_to_meetings(walked, training);
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
       ctx_.set_recording(training && !members_[k].frozen);
-      if (sharing_.parts > 0) walked.entries[k] = ctx_.leaf(walked.shared);
+      if (sharing_.parts > 0)
+        walked.entries[k] = ctx_.leaf(walked.pairs.empty() ? walked.shared : walked.pairs[k / 2].map);
       forward(k, done[k], walked.entries[k], training, walked.outputs[k]);
       ctx_.set_recording(training);
     });
@@ -99,11 +124,32 @@ Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
   return walked;
 }
 
+// The gradients of the two members of every pair, in their order, through the parts that they have in common.
+void Cohort::backward_pairs(const Walk& walked) {
+  const double factor = sharing_.mean_gradient ? 0.5 : 1.0;
+  ctx_.fork();
+  for (std::size_t i = 0; i < walked.pairs.size(); ++i) {
+    ctx_.on_branch(static_cast<int>(2 * i) + 1, [&] {
+      for (const Tensor& entry : {walked.entries[2 * i], walked.entries[2 * i + 1]}) {
+        if (entry.grad->written) ops::add_gradient(ctx_, walked.pairs[i].map, ctx_.grad_of(entry), factor);
+      }
+      ctx_.backward();
+    });
+  }
+  ctx_.join();
+}
+
 // The gradients of all who read the shared map, in the members' order and then the method's, through the
 // parts below it.
 void Cohort::backward_shared(const Walk& walked, const StepView& view) {
-  const double factor = sharing_.mean_gradient ? 1.0 / size() : 1.0;
-  for (const Tensor& entry : walked.entries) {
+  std::vector<Tensor> readers = walked.entries;
+  if (!walked.pairs.empty()) {
+    backward_pairs(walked);
+    readers.clear();
+    for (const Walk::Pair& pair : walked.pairs) readers.push_back(pair.entry);
+  }
+  const double factor = sharing_.mean_gradient ? 1.0 / static_cast<double>(readers.size()) : 1.0;
+  for (const Tensor& entry : readers) {
     if (entry.grad->written) ops::add_gradient(ctx_, walked.shared, ctx_.grad_of(entry), factor);
   }
   if (view.shared.grad->written) ops::add_gradient(ctx_, walked.shared, ctx_.grad_of(view.shared));
@@ -120,9 +166,12 @@ void Cohort::backward_members(const std::vector<std::size_t>& first) {
   ctx_.join();
 }
 
-// Back the way that the networks came: to the last meeting, through it, to the one before.
+// Back the way that the networks came: to the last meeting, through it, to the one before; or to where parts
+// are common.
 Cohort::Update Cohort::update_all(StepView& view, const Walk& walked) {
   const std::vector<std::size_t> start(members_.size(), 0);
+  std::vector<std::size_t> down_to = walked.met.empty() ? start : walked.met.back().members;
+  for (std::size_t i = 0; i < walked.pairs.size(); ++i) down_to[2 * i] = walked.pairs[i].recorded;
   method_->losses(ctx_, view);
   ctx_.backward(walked.main);
   ctx_.fork();
@@ -130,7 +179,7 @@ Cohort::Update Cohort::update_all(StepView& view, const Walk& walked) {
     if (members_[k].frozen) continue;
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
       method_->feature_losses(ctx_, view, static_cast<int>(k));
-      ctx_.backward(walked.met.empty() ? 0 : walked.met.back().members[k]);
+      ctx_.backward(down_to[k]);
       if (second_update_) second_update_->backward(view, static_cast<int>(k));
     });
   }

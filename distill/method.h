@@ -85,7 +85,10 @@ struct RunShape {
 // from what these hand on, each with parts and a classifier of its own.
 struct Sharing {
   int parts = 0;               // from the images on; 0: nothing is shared
-  bool mean_gradient = false;  // into them goes the mean of the members' gradients, not the sum
+  bool mean_gradient = false;  // at every split the mean of the gradients goes back, not the sum
+  // A second split: the parts after those, up to this one, exist once for members 0 and 1, once for 2 and 3,
+  // ..., and belong to the first of the two; 0: there is none.
+  int pair_parts = 0;
 };
 
 // Where all networks hand their maps to the method, and go on with what it makes of them.

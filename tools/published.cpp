@@ -47,6 +47,10 @@ PublishedTable kdcl_table7() {
                   {{"method", "one"}},
                   {{"a", 73.6}},
                   {"resnet32:id=a", "resnet32:id=b", "resnet32:id=c"}});
+  rows.push_back({"CLNN, 4 heads in pairs",
+                  {{"method", "clnn"}, {"distill.clnn.shared", "2"}, {"distill.clnn.pairs", "3"}},
+                  {{"a", 73.4}},
+                  {"resnet32:id=a", "resnet32:id=b", "resnet32:id=c", "resnet32:id=d"}});
   with_and_without_icl(rows, "Naive", {{"method", "kdcl-naive"}}, ab(73.7, 74.8), ab(73.8, 74.9));
   with_and_without_icl(rows, "Linear", {{"method", "kdcl-linear"}}, ab(73.4, 74.6), ab(73.6, 74.9));
   with_and_without_icl(rows, "MinLogit", {{"method", "kdcl-minlogit"}}, ab(73.0, 74.1), ab(73.5, 74.6));

@@ -18,6 +18,9 @@ enum class Form { kBeta, kOkddip };
 //   L_h = beta CE_h + (1 - beta) T^2 S_h,  S_h = mean_b sum_c -q_h ln softmax_T(z_h),
 //   q_h = softmax_T(mean_{j != h} z_j), a constant
 //
+// Heads may split twice (hierarchical): pairs have further parts in common, and every split divides what
+// comes back by its own fan-out.
+//
 // The form of OKDDip's code (CL-ILR): L_h = CE_h + r(e) T^2 KL(q_h || softmax_T(z_h)).
 class Clnn final : public Method {
  public:
@@ -27,7 +30,8 @@ class Clnn final : public Method {
         beta_(o.number("clnn.beta")),
         t_squared_(o.flag("clnn.t2")),
         ramp_(static_cast<int>(o.integer("clnn.ramp"))),
-        shared_(static_cast<int>(o.integer("clnn.shared"))) {}
+        shared_(static_cast<int>(o.integer("clnn.shared"))),
+        pairs_(static_cast<int>(o.integer("clnn.pairs"))) {}
 
   std::string formula(int members) const override {
     const std::string scale = t_squared_ ? " T^2" : "";
@@ -42,17 +46,29 @@ class Clnn final : public Method {
     }
     return text + fmt::format(
                       ", m_i = mean of the other heads' logits, T={:g}, batchmean, target detached; shared "
-                      "parts take the heads' mean gradient, one update",
-                      temperature_);
+                      "parts take the mean gradient at {}, one update",
+                      temperature_, pairs_ > 0 ? "both splits" : "the split");
   }
 
   void check_members(int members) const override {
     Method::check_members(members);
     check_branches("clnn", members);
+    if (pairs_ == 0 || (members >= 4 && members % 2 == 0)) return;
+    throw Error(ErrorKind::kUsage, fmt::format("clnn.pairs: {} heads are not several pairs", members),
+                "four heads: --net resnet32 --net resnet32 --net resnet32 --net resnet32");
   }
 
   Sharing sharing(const models::Network& model) const override {
-    return {.parts = shared_parts(model, shared_, "clnn"), .mean_gradient = true};
+    if (pairs_ == 0) return {.parts = shared_parts(model, shared_, "clnn"), .mean_gradient = true};
+    const int common = shared_ == kAllButTheLast ? pairs_ - 1 : shared_;
+    if (common < 1 || common >= pairs_ || pairs_ >= model.num_parts()) {
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("clnn.shared={}, clnn.pairs={}: a {} has {} parts, the stem included", shared_,
+                              pairs_, model.model(), model.num_parts()),
+                  fmt::format("all heads share 1 or more, pairs more than all do, at most {}",
+                              model.num_parts() - 1));
+    }
+    return {.parts = common, .mean_gradient = true, .pair_parts = pairs_};
   }
 
   void setup(Context& ctx, const std::vector<models::Outputs>& probe) override {
@@ -83,7 +99,7 @@ class Clnn final : public Method {
   Form form_;
   double temperature_, beta_;
   bool t_squared_;
-  int ramp_, shared_;
+  int ramp_, shared_, pairs_;
   LossWeights weights_;
   Tensor soft_, table_;  // (M): weights of the soft terms; their factor by the epoch
 };
@@ -118,7 +134,13 @@ MethodInfo clnn_info() {
             .help = "OKDDip's form: epochs over which the KL term grows to its weight; 0: none",
             .min = 0,
             .max = 100000},
-           shared_parts_option("clnn")},
+           shared_parts_option("clnn"),
+           {.key = "clnn.pairs",
+            .type = OptionType::kInteger,
+            .default_value = "0",
+            .help = "a second split: parts that heads 0 and 1, 2 and 3, ... have in common; 0: none",
+            .min = 0,
+            .max = 64}},
       .fidelities = {{"paper",
                       "beta = 0.5, T = 2; whether the soft term has T^2 is not said: it has here",
                       {{"clnn.form", "beta"}, {"clnn.beta", "0.5"}, {"clnn.T", "2"}, {"clnn.t2", "true"}}},

@@ -133,6 +133,50 @@ TEST(Branches, GradientsOfClnnAgreeWithDifferences) {
   }
 }
 
+// Four heads in pairs: what a pair has in common learns from the mean of two, what all have from the mean of
+// two pairs. The order of sums is fixed, so that the same bits come of a resumed run.
+TEST(Branches, EverySplitOfClnnDividesByItsFanOut) {
+  const std::vector<std::string> models(4, "resnet8");
+  test::WholeStep step({.method = "clnn",
+                        .settings = {{"clnn.beta", "1"}, {"clnn.shared", "2"}, {"clnn.pairs", "3"}},
+                        .models = models});
+  for (const char* name : {"conv1.weight", "layer1.0.bn2.bias"})
+    step.expect_gradient(step.run.parameters(0), name, 0.25);
+  for (const std::size_t k : {0U, 2U})
+    step.expect_gradient(step.run.parameters(k), "layer2.0.conv1.weight", 0.5);
+  for (const std::size_t k : {1U, 2U}) step.expect_gradient(step.run.parameters(k), "layer3.0.conv1.weight");
+  const auto of = [&](std::size_t k, const std::string& name) -> const Parameter& {
+    for (const Parameter& p : step.run.parameters(k).parameters())
+      if (p.name == name) return p;
+    throw std::runtime_error("no parameter " + name);
+  };
+  for (const char* name : {"conv1.weight", "layer2.0.conv1.weight", "layer3.0.conv1.weight"}) {
+    const bool all = std::string(name) == "conv1.weight", pair = std::string(name) == "layer2.0.conv1.weight";
+    EXPECT_EQ(of(1, name).value.data == of(0, name).value.data, all || pair) << name;
+    EXPECT_EQ(of(2, name).value.data == of(0, name).value.data, all) << name;
+    EXPECT_EQ(of(3, name).value.data == of(2, name).value.data, all || pair) << name;
+  }
+}
+
+TEST(Branches, HeadsInPairsTrainAndResumeBitwise) {
+  const RunOptions options{.method = "clnn",
+                           .settings = {{"clnn.pairs", "3"}},
+                           .models = std::vector<std::string>(4, "resnet8"),
+                           .poison = true};
+  TestRun whole(options);
+  whole.trainer->run();
+  TestRun first(options);
+  first.recorder.stop_at = 2;
+  first.trainer->run();
+  TestRun second(options);
+  second.trainer->restore(first.trainer->state());
+  second.trainer->run();
+  const std::vector<NamedBytes> expected = whole.trainer->state(), resumed = second.trainer->state();
+  ASSERT_EQ(resumed.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_TRUE(resumed[i].bytes == expected[i].bytes) << expected[i].name;
+}
+
 // Shared parts are run once a step: their statistics move as those of one network do.
 TEST(Branches, SharedPartsExistOnce) {
   for (const char* method : {"one", "clnn"}) {
@@ -204,6 +248,12 @@ TEST(Branches, RefusesWhatCannotBeShared) {
     }
     return false;
   };
+  const std::vector<std::string> four(4, "resnet8"), three(3, "resnet8");
+  EXPECT_TRUE(refused({.method = "clnn", .settings = {{"clnn.pairs", "3"}}, .models = three}));
+  EXPECT_TRUE(refused({.method = "clnn", .settings = {{"clnn.pairs", "4"}}, .models = four}));
+  EXPECT_TRUE(
+      refused({.method = "clnn", .settings = {{"clnn.pairs", "2"}, {"clnn.shared", "2"}}, .models = four}));
+  EXPECT_TRUE(refused({.method = "clnn", .settings = {{"clnn.pairs", "1"}}, .models = four}));
   for (const std::string method : {"one", "clnn"}) {
     EXPECT_TRUE(refused({.method = method, .models = {"resnet8", "wrn_16_2"}}));
     EXPECT_TRUE(refused({.method = method, .models = {"resnet8"}}));

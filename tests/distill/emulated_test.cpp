@@ -87,8 +87,7 @@ TEST_F(EmulatedAnswers, AreThoseOfTheCpuInAnyOrderOfTheQueues) {
   for (std::size_t i = 0; i < on_cpu.size(); ++i) EXPECT_NEAR(expected[i], on_cpu[i], 2e-3) << i;
 }
 
-TEST_P(EmulatedTraining, NoOrderOfTheQueuesChangesABit) {
-  const RunOptions options = tiny(GetParam());
+void expect_same_in_every_order(const RunOptions& options) {
   const std::vector<NamedBytes> expected = trained(options, {simt::Order::kFifo, 0});
   for (const simt::StreamOrder order :
        {simt::StreamOrder{simt::Order::kForward, 0}, simt::StreamOrder{simt::Order::kReverse, 0},
@@ -99,6 +98,21 @@ TEST_P(EmulatedTraining, NoOrderOfTheQueuesChangesABit) {
       EXPECT_TRUE(state[i].bytes == expected[i].bytes) << simt::to_string(order) << ": " << expected[i].name;
     }
   }
+}
+
+TEST_P(EmulatedTraining, NoOrderOfTheQueuesChangesABit) {
+  expect_same_in_every_order(tiny(GetParam()));
+}
+
+// Splits within splits: parts of two networks run on the branch of one.
+TEST(EmulatedPairs, NoOrderChangesABitOfHeadsInPairs) {
+  if (!kHasCuda) GTEST_SKIP() << "built without the CUDA backend";
+  RunOptions options = tiny("clnn");
+  options.settings = {{"clnn.pairs", "3"}};
+  options.models = std::vector<std::string>(4, "resnet8");
+  options.epochs = 3;
+  expect_same_in_every_order(options);
+  simt::set_order({});
 }
 
 TEST_P(EmulatedTraining, AnEpochNeedsNothingFromTheHost) {
