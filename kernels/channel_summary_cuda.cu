@@ -8,7 +8,8 @@
 //
 // Where a pointer or a row of channels is not 16-byte aligned, a thread holds one channel instead.
 // Shared memory: forward channels sizeof(A) (at most 48 KiB without asking: 12,288 channels), backward 8 KiB
-// (bf16), 4 (f32, f64). Bytes: kernels/channel_summary.h.
+// (bf16), 4 (f32, f64). Bytes: kernels/channel_summary.h. Registers (sm_90): forward 32 at most, backward 40
+// (f32), 56 (bf16), no spill.
 #include <cmath>
 #include <limits>
 
