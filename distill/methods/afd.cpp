@@ -69,9 +69,9 @@ struct Player {
 // Chung et al., "Feature-map-level online adversarial knowledge distillation", ICML 2020. o(k) = (k + 1) mod
 // M, T_k = Tr_k(F_k), F_k the last map:
 //
-//   L_logit,k = CE_k + lambda mean_{j != k} T^2 KL_T(z_j -> z_k)              SGD, all of the network
-//   L_G,k     = mean (1 - D_k(T_k))^2, D_k a constant                         Adam, the network but its
-//   classifier L_D,k     = mean (1 - D_k(sg T_o(k)))^2 + mean D_k(sg T_k)^2              Adam, D_k
+//   L_logit,k = CE_k + lambda mean_{j != k} T^2 KL_T(z_j -> z_k)    by SGD, all of the network
+//   L_G,k = mean (1 - D_k(T_k))^2, D_k a constant                   by Adam, the network but its classifier
+//   L_D,k = mean (1 - D_k(sg T_o(k)))^2 + mean D_k(sg T_k)^2        by Adam, D_k
 //
 // All from one forward pass; L_G goes back by a pass of its own. The map of network k is to look, to D_k,
 // like its partner's.
