@@ -81,8 +81,7 @@ __device__ Border<A> border_of(const std::uint32_t* counts, int digits, std::uin
     const int shift = 8 * (static_cast<int>(sizeof(A)) - 1 - digit);
     result.border.key |= static_cast<Key>(found[0]) << shift;
     result.border.of_border = static_cast<A>(found[2] - found[1]) / static_cast<A>(found[2]);
-    result.to_drop = found[1];
-    __syncthreads();  // the next digit takes their place
+    result.to_drop = found[1];  // the next digit's come after another barrier
   }
   return result;
 }
