@@ -505,8 +505,10 @@ def diswot_with_adm(case, option):
 
 
 def afd_with_adm(case, option):
-    adapted = lambda k: any(name.startswith(f"parameter_{k}.adapter.") for name in case.answer)
-    return adm_terms(case, option, afd(case, option, of=lambda k: "2." if adapted(k) else ""))
+    # A network's sets of parameters are numbered, ADM's adapters and answers before the discriminator.
+    def of(k):
+        return next((n for n in ("2.", "3.") if case.parameter(k, n + "discriminator.0.conv.weight") is not None), "")
+    return adm_terms(case, option, afd(case, option, of=of))
 
 
 # --- what each method is given ------------------------------------------------------------------------------------------------
@@ -604,7 +606,7 @@ METHODS = {
                    options={"kd.a": between(0, 1), "kd.b": between(0, 1), "kd.T": between(0.5, 6), **OFFLINE_ADM}),
     "shake+adm": dict(losses=shake_with_adm, rows=(2, 19), classes=3, maps=True, classifiers=True, add="adm",
                       options={**SHAKE, **OFFLINE_ADM}),
-    "afd+adm": dict(losses=afd_with_adm, rows=(3, 19), maps=True, classifiers=True, add="adm", options={**AFD, **ADM}),
+    "afd+adm": dict(losses=afd_with_adm, rows=(3, 19), maps=True, classifiers=True, add="adm", more=answers, options={**AFD, **ADM}),
     "diswot+adm": dict(losses=diswot_with_adm, rows=(2, 19), shapes=wide, most_classes=60, classifiers=True, add="adm",
                        options={**DISWOT, **OFFLINE_ADM}),
 }
