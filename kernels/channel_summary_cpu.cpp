@@ -1,8 +1,8 @@
 #include "kernels/channel_summary.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/base/sigmoid.h"
 #include "kernels/cpu/parallel.h"
 
 namespace cohort::kernels {
@@ -12,7 +12,7 @@ constexpr std::int64_t kChannelBlock = 1024;  // sums of one block of channels l
 
 template <class T, class A>
 void gate_of(const T* scores, std::int64_t channels, A* gate) {
-  for (std::int64_t c = 0; c < channels; ++c) gate[c] = A{1} / (A{1} + std::exp(-static_cast<A>(scores[c])));
+  for (std::int64_t c = 0; c < channels; ++c) gate[c] = sigmoid(static_cast<A>(scores[c]));
 }
 
 template <class T>

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/sigmoid.h"
 #include "kernels/channel_summary.h"
 #include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/pack.cuh"
@@ -56,8 +57,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> job) {
   const std::int64_t n = blockIdx.x / static_cast<unsigned>(job.tiles);
   const int tile = static_cast<int>(blockIdx.x % static_cast<unsigned>(job.tiles));
   for (int c = thread; c < job.channels; c += kThreads) {
-    const A score = to_float(job.scores[n * job.channels + c]);
-    const A g = A(1) / (A(1) + std::exp(-score));
+    const A g = sigmoid(to_float(job.scores[n * job.channels + c]));
     gate[c] = g;
     if (tile == 0) job.gate[n * job.channels + c] = g;
   }

@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/base/sigmoid.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/pixel_gate.h"
@@ -12,11 +12,6 @@ constexpr std::int64_t kElementsPerChunk = 16384;
 
 std::int64_t grain(std::int64_t channels) {
   return std::max<std::int64_t>(1, kElementsPerChunk / std::max<std::int64_t>(1, channels));
-}
-
-template <class A>
-A sigmoid(A score) {
-  return A{1} / (A{1} + std::exp(-score));
 }
 
 template <class T>

@@ -3,9 +3,8 @@
 // add their products by shuffles in a fixed order. Every lane computes the gate of its pixel by itself.
 //
 // Shared memory: none. Bytes: kernels/pixel_gate.h. Registers (sm_90): 32 at most, no spill.
-#include <cmath>
-
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/sigmoid.h"
 #include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/prim.cuh"
@@ -16,11 +15,6 @@ namespace cohort::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-
-template <class A>
-__device__ A sigmoid(A score) {
-  return A(1) / (A(1) + std::exp(-score));
-}
 
 template <class T>
 struct Forward {

@@ -31,14 +31,15 @@
 
 namespace cohort::kernels {
 
-struct ReluForwardArgs {
+// Of relu and sigmoid.
+struct ActivationForwardArgs {
   DType dtype = DType::f32;
   std::int64_t count = 0;
   const void* x = nullptr;
   void* y = nullptr;
 };
 
-struct ReluBackwardArgs {
+struct ActivationBackwardArgs {
   DType dtype = DType::f32;
   std::int64_t count = 0;
   const void* y = nullptr;
@@ -62,22 +63,6 @@ struct LeakyReluBackwardArgs {
   const void* grad_y = nullptr;
   void* grad_x = nullptr;
   double slope = 0.01;
-  GradMode mode = GradMode::kOverwrite;
-};
-
-struct SigmoidForwardArgs {
-  DType dtype = DType::f32;
-  std::int64_t count = 0;
-  const void* x = nullptr;
-  void* y = nullptr;
-};
-
-struct SigmoidBackwardArgs {
-  DType dtype = DType::f32;
-  std::int64_t count = 0;
-  const void* y = nullptr;
-  const void* grad_y = nullptr;
-  void* grad_x = nullptr;
   GradMode mode = GradMode::kOverwrite;
 };
 
@@ -141,22 +126,16 @@ struct ShortcutABackwardArgs {
 };
 
 // By the formulas above.
-inline Traffic traffic(const ReluForwardArgs& a) {
+inline Traffic traffic(const ActivationForwardArgs& a) {
   return {2 * bytes_of(a.dtype, a.count)};
 }
-inline Traffic traffic(const ReluBackwardArgs& a) {
+inline Traffic traffic(const ActivationBackwardArgs& a) {
   return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
 }
 inline Traffic traffic(const LeakyReluForwardArgs& a) {
   return {2 * bytes_of(a.dtype, a.count)};
 }
 inline Traffic traffic(const LeakyReluBackwardArgs& a) {
-  return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
-}
-inline Traffic traffic(const SigmoidForwardArgs& a) {
-  return {2 * bytes_of(a.dtype, a.count)};
-}
-inline Traffic traffic(const SigmoidBackwardArgs& a) {
   return {2 * bytes_of(a.dtype, a.count) + written(a.dtype, a.count, a.mode)};
 }
 inline Traffic traffic(const AddArgs& a) {
@@ -181,18 +160,18 @@ inline Traffic traffic(const ShortcutABackwardArgs& a) {
           written(a.dtype, s.batch * s.height * s.width * s.channels_in, a.mode)};
 }
 
-void relu_forward(CpuStream stream, const ReluForwardArgs& args);
-void relu_forward(CudaStream stream, const ReluForwardArgs& args);
-void relu_backward(CpuStream stream, const ReluBackwardArgs& args);
-void relu_backward(CudaStream stream, const ReluBackwardArgs& args);
+void relu_forward(CpuStream stream, const ActivationForwardArgs& args);
+void relu_forward(CudaStream stream, const ActivationForwardArgs& args);
+void relu_backward(CpuStream stream, const ActivationBackwardArgs& args);
+void relu_backward(CudaStream stream, const ActivationBackwardArgs& args);
 void leaky_relu_forward(CpuStream stream, const LeakyReluForwardArgs& args);
 void leaky_relu_forward(CudaStream stream, const LeakyReluForwardArgs& args);
 void leaky_relu_backward(CpuStream stream, const LeakyReluBackwardArgs& args);
 void leaky_relu_backward(CudaStream stream, const LeakyReluBackwardArgs& args);
-void sigmoid_forward(CpuStream stream, const SigmoidForwardArgs& args);
-void sigmoid_forward(CudaStream stream, const SigmoidForwardArgs& args);
-void sigmoid_backward(CpuStream stream, const SigmoidBackwardArgs& args);
-void sigmoid_backward(CudaStream stream, const SigmoidBackwardArgs& args);
+void sigmoid_forward(CpuStream stream, const ActivationForwardArgs& args);
+void sigmoid_forward(CudaStream stream, const ActivationForwardArgs& args);
+void sigmoid_backward(CpuStream stream, const ActivationBackwardArgs& args);
+void sigmoid_backward(CudaStream stream, const ActivationBackwardArgs& args);
 void add(CpuStream stream, const AddArgs& args);
 void add(CudaStream stream, const AddArgs& args);
 void scale(CpuStream stream, const ScaleArgs& args);

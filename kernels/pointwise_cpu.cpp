@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <cmath>
 #include <type_traits>
 
+#include "kernels/base/sigmoid.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/pointwise.h"
@@ -100,7 +100,7 @@ void shortcut_backward(CpuStream stream, const ShortcutABackwardArgs& args) {
 
 }  // namespace
 
-void relu_forward(CpuStream stream, const ReluForwardArgs& args) {
+void relu_forward(CpuStream stream, const ActivationForwardArgs& args) {
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     using A = Accumulator<T>;
     const T* const x = static_cast<const T*>(args.x);
@@ -111,7 +111,7 @@ void relu_forward(CpuStream stream, const ReluForwardArgs& args) {
   });
 }
 
-void relu_backward(CpuStream stream, const ReluBackwardArgs& args) {
+void relu_backward(CpuStream stream, const ActivationBackwardArgs& args) {
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     using A = Accumulator<T>;
     const T* const y = static_cast<const T*>(args.y);
@@ -148,16 +148,15 @@ void leaky_relu_backward(CpuStream stream, const LeakyReluBackwardArgs& args) {
   });
 }
 
-void sigmoid_forward(CpuStream stream, const SigmoidForwardArgs& args) {
+void sigmoid_forward(CpuStream stream, const ActivationForwardArgs& args) {
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
-    using A = Accumulator<T>;
     const T* const x = static_cast<const T*>(args.x);
     map(stream, args.count, static_cast<T*>(args.y), GradMode::kOverwrite,
-        [x](Index i) { return A{1} / (A{1} + std::exp(-load(x, i))); });
+        [x](Index i) { return sigmoid(load(x, i)); });
   });
 }
 
-void sigmoid_backward(CpuStream stream, const SigmoidBackwardArgs& args) {
+void sigmoid_backward(CpuStream stream, const ActivationBackwardArgs& args) {
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     using A = Accumulator<T>;
     const T* const y = static_cast<const T*>(args.y);

@@ -1,10 +1,10 @@
 // Threads: 256 a block, eight elements a thread and turn (16-byte accesses; one element where a pointer is
 // not aligned to 16 bytes or channels do not divide), a stride of the grid between turns. No shared memory.
 // Bytes moved: as the header says, each once. Registers (ptxas, sm_90): at most 46 (f64: 66); no spill.
-#include <cmath>
 #include <type_traits>
 
 #include "kernels/base/rehearsal.h"
+#include "kernels/base/sigmoid.h"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/pointwise.h"
 
@@ -107,10 +107,9 @@ struct Sigmoid {
   const T* x;
   template <int W>
   __device__ Pack<T, W> load(Index i, int n) const {
-    using A = Accumulator<T>;
     Pack<T, W> v = Pack<T, W>::load(x + i, n);
 #pragma unroll
-    for (int k = 0; k < W; ++k) v[k] = A{1} / (A{1} + std::exp(-v[k]));
+    for (int k = 0; k < W; ++k) v[k] = sigmoid(v[k]);
     return v;
   }
 };
@@ -281,7 +280,7 @@ void shortcut_backward(CudaStream stream, const ShortcutABackwardArgs& args) {
 
 }  // namespace
 
-void relu_forward(CudaStream stream, const ReluForwardArgs& args) {
+void relu_forward(CudaStream stream, const ActivationForwardArgs& args) {
   const Rehearsed rehearsed(stream, "relu_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, aligned16(args.x), args.y, GradMode::kOverwrite,
@@ -289,7 +288,7 @@ void relu_forward(CudaStream stream, const ReluForwardArgs& args) {
   });
 }
 
-void relu_backward(CudaStream stream, const ReluBackwardArgs& args) {
+void relu_backward(CudaStream stream, const ActivationBackwardArgs& args) {
   const Rehearsed rehearsed(stream, "relu_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, all_aligned16({args.y, args.grad_y}), args.grad_x, args.mode,
@@ -314,7 +313,7 @@ void leaky_relu_backward(CudaStream stream, const LeakyReluBackwardArgs& args) {
   });
 }
 
-void sigmoid_forward(CudaStream stream, const SigmoidForwardArgs& args) {
+void sigmoid_forward(CudaStream stream, const ActivationForwardArgs& args) {
   const Rehearsed rehearsed(stream, "sigmoid_forward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, aligned16(args.x), args.y, GradMode::kOverwrite,
@@ -322,7 +321,7 @@ void sigmoid_forward(CudaStream stream, const SigmoidForwardArgs& args) {
   });
 }
 
-void sigmoid_backward(CudaStream stream, const SigmoidBackwardArgs& args) {
+void sigmoid_backward(CudaStream stream, const ActivationBackwardArgs& args) {
   const Rehearsed rehearsed(stream, "sigmoid_backward", traffic(args));
   dispatch_float(args.dtype, [&]<class T>(std::type_identity<T>) {
     map<T>(stream, args.count, all_aligned16({args.y, args.grad_y}), args.grad_x, args.mode,

@@ -20,10 +20,10 @@ double bytes_of(int arrays, std::size_t element) {
 template <class T>
 void relu_forward(benchmark::State& state, Mode mode) {
   bench::measure(state, mode, {.bytes = bytes_of(2, sizeof(T))}, [](auto, Memory& memory) {
-    const ReluForwardArgs args{.dtype = dtype_of<T>(),
-                               .count = kCount,
-                               .x = memory.normals<T>(kCount),
-                               .y = memory.empty<T>(kCount)};
+    const ActivationForwardArgs args{.dtype = dtype_of<T>(),
+                                     .count = kCount,
+                                     .x = memory.normals<T>(kCount),
+                                     .y = memory.empty<T>(kCount)};
     return [args](auto stream) { kernels::relu_forward(stream, args); };
   });
 }
@@ -31,11 +31,11 @@ void relu_forward(benchmark::State& state, Mode mode) {
 template <class T>
 void relu_backward(benchmark::State& state, Mode mode) {
   bench::measure(state, mode, {.bytes = bytes_of(3, sizeof(T))}, [](auto, Memory& memory) {
-    const ReluBackwardArgs args{.dtype = dtype_of<T>(),
-                                .count = kCount,
-                                .y = memory.normals<T>(kCount),
-                                .grad_y = memory.normals<T>(kCount),
-                                .grad_x = memory.empty<T>(kCount)};
+    const ActivationBackwardArgs args{.dtype = dtype_of<T>(),
+                                      .count = kCount,
+                                      .y = memory.normals<T>(kCount),
+                                      .grad_y = memory.normals<T>(kCount),
+                                      .grad_x = memory.empty<T>(kCount)};
     return [args](auto stream) { kernels::relu_backward(stream, args); };
   });
 }
@@ -43,10 +43,10 @@ void relu_backward(benchmark::State& state, Mode mode) {
 template <class T>
 void sigmoid_forward(benchmark::State& state, Mode mode) {
   bench::measure(state, mode, {.bytes = bytes_of(2, sizeof(T))}, [](auto, Memory& memory) {
-    const SigmoidForwardArgs args{.dtype = dtype_of<T>(),
-                                  .count = kCount,
-                                  .x = memory.normals<T>(kCount),
-                                  .y = memory.empty<T>(kCount)};
+    const ActivationForwardArgs args{.dtype = dtype_of<T>(),
+                                     .count = kCount,
+                                     .x = memory.normals<T>(kCount),
+                                     .y = memory.empty<T>(kCount)};
     return [args](auto stream) { kernels::sigmoid_forward(stream, args); };
   });
 }

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <deque>
 
@@ -20,6 +19,7 @@
 #include "core/ops/temporal_target.h"
 #include "core/ops/trimmed_l2.h"
 #include "distill/adapters.h"
+#include "distill/integer_list.h"
 #include "distill/logit_loss.h"
 
 namespace cohort::distill {
@@ -38,20 +38,10 @@ struct Strengths {
 
 // "0" or "0,1": members.
 std::vector<int> parse_members(const std::string& text) {
-  std::vector<int> members;
-  const char *at = text.data(), *const end = at + text.size();
-  while (at < end) {
-    int member = -1;
-    const auto [next, error] = std::from_chars(at, end, member);
-    const bool more = next != end && *next == ',' && next + 1 != end;
-    if (error != std::errc() || member < 0 || (next != end && !more)) {
-      throw Error(ErrorKind::kUsage, fmt::format("adm.teachers: '{}' is no list of networks", text),
-                  "indices of networks, from 0, separated by commas: 0 or 0,1");
-    }
-    members.push_back(member);
-    at = next + (more ? 1 : 0);
-  }
-  return members;
+  const auto members = parse_integers(text, 0);
+  if (members) return *members;
+  throw Error(ErrorKind::kUsage, fmt::format("adm.teachers: '{}' is no list of networks", text),
+              "indices of networks, from 0, separated by commas: 0 or 0,1");
 }
 
 class AdmTerms final : public Method {

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <deque>
 
@@ -10,6 +9,7 @@
 #include "core/ops/loss_select.h"
 #include "core/ops/pool.h"
 #include "distill/discriminator.h"
+#include "distill/integer_list.h"
 #include "distill/logit_loss.h"
 #include "distill/methods/methods.h"
 
@@ -18,21 +18,14 @@ namespace {
 
 // "75,150": epochs, ascending.
 std::vector<int> parse_epochs(const std::string& text) {
-  std::vector<int> epochs;
-  const char *at = text.data(), *const end = at + text.size();
-  while (at < end) {
-    int epoch = 0;
-    const auto [next, error] = std::from_chars(at, end, epoch);
-    const bool more = next != end && *next == ',' && next + 1 != end;
-    const int before = epochs.empty() ? 0 : epochs.back();
-    if (error != std::errc() || epoch <= before || epoch > 1'000'000 || (next != end && !more)) {
-      throw Error(ErrorKind::kUsage, fmt::format("afd.drops: '{}' is no ascending list of epochs", text),
-                  "epochs from 1, separated by commas: 75,150; empty: the rate stays");
-    }
-    epochs.push_back(epoch);
-    at = next + (more ? 1 : 0);
-  }
-  return epochs;
+  const auto epochs = parse_integers(text, 1);
+  const auto no_step = [](int a, int b) { return a >= b; };
+  const auto ascending = [&] {
+    return std::adjacent_find(epochs->begin(), epochs->end(), no_step) == epochs->end();
+  };
+  if (epochs && ascending() && (epochs->empty() || epochs->back() <= 1'000'000)) return *epochs;
+  throw Error(ErrorKind::kUsage, fmt::format("afd.drops: '{}' is no ascending list of epochs", text),
+              "epochs from 1, separated by commas: 75,150; empty: the rate stays");
 }
 
 // The rate's factor in every epoch up to the last drop.
