@@ -344,6 +344,17 @@ void ensure_folder(FileSystem& fs, const std::string& path) {
   throw Error(ErrorKind::kOutput, fmt::format("{} exists and is not a folder", path), "choose another path");
 }
 
+void make_folders(FileSystem& fs, const std::string& path) {
+  for (std::size_t end = 0; end != std::string::npos;) {
+    end = path.find('/', end + 1);
+    const std::string part = path.substr(0, end);
+    FileInfo info;
+    if (find_entry(fs, part, info, ErrorKind::kOutput)) continue;
+    const int code = repeat_interrupted([&] { return fs.make_folder(part); });
+    if (code < 0 && code != -EEXIST) throw_file_error(fs, ErrorKind::kOutput, "make the folder", part, code);
+  }
+}
+
 bool find_entry(FileSystem& fs, const std::string& path, FileInfo& info, ErrorKind kind) {
   const int code = repeat_interrupted([&] { return fs.info(path, info); });
   if (code == -ENOENT) return false;

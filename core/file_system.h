@@ -115,6 +115,10 @@ void make_new_folder(FileSystem& fs, const std::string& path);
 // Makes the folder when it is missing; its parent must exist. A link or file of that name is an error.
 void ensure_folder(FileSystem& fs, const std::string& path);
 
+// Makes the folder and those above it where they are missing, also while another process makes the same ones.
+// Links to folders are followed.
+void make_folders(FileSystem& fs, const std::string& path);
+
 // False when nothing of that name exists (links are not followed). Other errors throw.
 bool find_entry(FileSystem& fs, const std::string& path, FileInfo& info, ErrorKind kind);
 

@@ -58,13 +58,7 @@ void check_run_folder(const std::string& folder, bool overwrite) {
 void make_run_folder(const std::string& folder, bool overwrite) {
   FileSystem& fs = system_file_system();
   check_run_folder(folder, overwrite);
-  std::string path = folder[0] == '/' ? "/" : "";
-  for (const std::string& part : split(folder, '/')) {
-    if (part.empty()) continue;
-    path += path.empty() || path.back() == '/' ? part : "/" + part;
-    FileInfo info;
-    if (!find_entry(fs, path, info, ErrorKind::kOutput)) make_new_folder(fs, path);
-  }
+  make_folders(fs, folder);
   if (!overwrite) return;
   RunLock lock(fs, folder);  // another process may be writing there
   for (const std::string& name : list_folder(fs, folder, ErrorKind::kOutput)) {

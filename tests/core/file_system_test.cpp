@@ -155,6 +155,27 @@ TEST(FileSystem, AWriteThatTakesNothingDoesNotLoopForEver) {
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
+TEST(FileSystem, FoldersAreMadeAlsoWhileAnotherProcessMakesThem) {
+  class Second final : public FileSystem {
+    int make_folder(const std::string& path) override {
+      std::filesystem::create_directory(path);  // the other process, after find_entry() saw nothing
+      return FileSystem::make_folder(path);
+    }
+  } second;
+  TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "real");
+  std::filesystem::create_directory_symlink("real", folder / "link");
+  for (FileSystem* fs : {static_cast<FileSystem*>(&second), &system_file_system()}) {
+    const std::string name = fs == &second ? "two" : "one";
+    make_folders(*fs, folder / ("link//" + name + "/b/"));
+    make_folders(*fs, folder / ("link//" + name + "/b/"));  // all there
+    EXPECT_TRUE(std::filesystem::is_directory(folder / ("real/" + name + "/b")));
+  }
+  std::ofstream(folder / "file") << "x";
+  EXPECT_THAT(error_of(ErrorKind::kOutput, [&] { make_folders(second, folder / "file/b"); }),
+              HasSubstr("Not a directory"));
+}
+
 TEST(FileSystem, RemoveTreeRemovesLinksAndNotTheirTargets) {
   TemporaryFolder folder;
   FileSystem& fs = system_file_system();
