@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <string_view>
 
 namespace cohort::tools {
 namespace {
@@ -11,26 +12,31 @@ namespace {
 constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
 // The first number of a file; kUnlimited where there is none ("max", or no such file).
-std::size_t number_of(const char* path) {
+std::size_t number_of(const std::string& path) {
   std::ifstream file(path);
   std::size_t value = 0;
   return file >> value ? value : kUnlimited;
 }
 
-std::size_t meminfo_available() {
-  std::ifstream file("/proc/meminfo");
+// The number behind a word of a file; `otherwise` where it has no such word.
+std::size_t number_behind(const std::string& path, std::string_view name, std::size_t otherwise) {
+  std::ifstream file(path);
   for (std::string word; file >> word;) {
-    std::size_t kib = 0;
-    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
+    std::size_t value = 0;
+    if (word == name && file >> value) return value;
   }
-  return kUnlimited;
+  return otherwise;
 }
 
-// Memory that the kernel keeps of files counts as used there, though it is given back when it is wanted.
-std::size_t left_in_group(const char* limit, const char* used) {
+// Memory that the kernel keeps of files counts as used by a group; it is given back when it is wanted.
+std::size_t left_in_group(const std::string& limit, const std::string& used, const std::string& stat,
+                          const std::string& prefix) {
   const std::size_t most = number_of(limit), now = number_of(used);
   if (most == kUnlimited || now == kUnlimited) return kUnlimited;
-  return most > now ? most - now : 0;
+  const std::size_t files =
+      number_behind(stat, prefix + "inactive_file", 0) + number_behind(stat, prefix + "active_file", 0);
+  const std::size_t kept = now > files ? now - files : 0;
+  return most > kept ? most - kept : 0;
 }
 
 std::size_t sum_of_largest(std::vector<std::size_t> values, int count) {
@@ -43,11 +49,12 @@ std::size_t sum_of_largest(std::vector<std::size_t> values, int count) {
 
 }  // namespace
 
-std::size_t available_host_bytes() {
-  return std::min({meminfo_available(),
-                   left_in_group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-                   left_in_group("/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                                 "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
+std::size_t available_host_bytes(const std::string& root) {
+  const std::size_t kib = number_behind(root + "/proc/meminfo", "MemAvailable:", kUnlimited);
+  const std::string group = root + "/sys/fs/cgroup/", old = group + "memory/memory.";
+  return std::min({kib == kUnlimited ? kUnlimited : kib * 1024,
+                   left_in_group(group + "memory.max", group + "memory.current", group + "memory.stat", ""),
+                   left_in_group(old + "limit_in_bytes", old + "usage_in_bytes", old + "stat", "total_")});
 }
 
 MemoryUse most_at_once(const std::vector<MemoryUse>& uses, int jobs) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 namespace cohort::tools {
@@ -11,8 +12,10 @@ struct MemoryUse {
   std::size_t host = 0, device = 0;
 };
 
-// What the machine has left for new processes: MemAvailable, and what the control group allows.
-std::size_t available_host_bytes();
+// What the machine has left for new processes: MemAvailable, and what the control group (version 2 or 1)
+// allows beside what it holds; copies of files that the kernel keeps do not count. `root` goes before /proc
+// and /sys.
+std::size_t available_host_bytes(const std::string& root = "");
 
 // The `jobs` largest together: whichever of the runs meet, they need no more.
 MemoryUse most_at_once(const std::vector<MemoryUse>& uses, int jobs);

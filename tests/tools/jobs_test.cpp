@@ -230,6 +230,37 @@ TEST(Jobs, MemoryIsThatOfTheLargestTogether) {
   EXPECT_GT(available_host_bytes(), std::size_t{1} << 20);
 }
 
+TEST(Jobs, MemoryOfAControlGroupIsItsLimitWithoutCopiesOfFiles) {
+  const auto available = [](const std::map<std::string, std::string>& files) {
+    const TemporaryFolder root;
+    for (const auto& [name, text] : files) {
+      const std::filesystem::path path = root / name;
+      std::filesystem::create_directories(path.parent_path());
+      std::ofstream(path) << text;
+    }
+    return available_host_bytes(root.path().string());
+  };
+  const std::string meminfo = "MemTotal: 9 kB\nMemAvailable:       8 kB\n";
+  EXPECT_EQ(available({{"proc/meminfo", meminfo}}), 8192u);
+  const std::string v2 = "sys/fs/cgroup/memory.";
+  EXPECT_EQ(available({{"proc/meminfo", meminfo}, {v2 + "max", "max\n"}, {v2 + "current", "5000\n"}}), 8192u);
+  EXPECT_EQ(available({{"proc/meminfo", meminfo}, {v2 + "max", "6000\n"}, {v2 + "current", "5000\n"}}),
+            1000u);
+  const std::string stat = "anon 1900\nfile 3100\ninactive_file 3000\nactive_file 100\n";
+  EXPECT_EQ(available({{"proc/meminfo", meminfo},
+                       {v2 + "max", "6000\n"},
+                       {v2 + "current", "5000\n"},
+                       {v2 + "stat", stat}}),
+            4100u);
+  const std::string v1 = "sys/fs/cgroup/memory/memory.";
+  EXPECT_EQ(available({{"proc/meminfo", meminfo},
+                       {v1 + "limit_in_bytes", "6000\n"},
+                       {v1 + "usage_in_bytes", "5000\n"},
+                       {v1 + "stat", "inactive_file 1\ntotal_inactive_file 2000\ntotal_active_file 1000\n"}}),
+            4000u);
+  EXPECT_EQ(available({{"proc/meminfo", meminfo}, {v2 + "max", "10\n"}, {v2 + "current", "50\n"}}), 0u);
+}
+
 TEST(Jobs, StatusAndBoard) {
   JobStatus status("dml-s0", 10, 2);
   EXPECT_EQ(status.line(), "dml-s0  starts");
