@@ -19,7 +19,12 @@ echo "== build"
 cmake --preset release
 cmake --build build/release
 echo "== tests"
-ctest --test-dir build/release -j "$(nproc)" --output-on-failure
+status=0
+ctest --test-dir build/release -j "$(nproc)" --output-on-failure --output-junit results.xml || status=$?
+if [[ $status != 0 ]]; then
+  tests/failures.py build/release/results.xml || true
+  exit "$status"
+fi
 
 if [[ $long == 1 ]]; then
   echo "== kill tests at full length"

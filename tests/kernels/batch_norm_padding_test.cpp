@@ -213,6 +213,8 @@ TYPED_TEST(BatchNormPadding, IsAsIfItWereNotThere) {
     for (const int valid : {images, images - 1, images / 2, 2}) {
       for (int bits = 0; bits < 4; ++bits) {
         ++seed;
+        // Block by block, thread by thread: there every shape and every option, but not all of their pairs.
+        if (TypeParam::device != test::Device::kCpu && test::kEmulated && seed % 5 > 1) continue;
         const Case c{images,          rows_per_image,  channels,     valid,
                      (bits & 1) != 0, (bits & 2) != 0, seed % 3 == 0};
         SCOPED_TRACE(::testing::Message() << c);
