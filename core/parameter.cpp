@@ -2,7 +2,9 @@
 
 #include <vector>
 
+#include "core/dispatch.h"
 #include "kernels/base/philox.h"
+#include "kernels/pointwise.h"
 
 namespace cohort {
 namespace {
@@ -23,6 +25,13 @@ void write_values(Context& ctx, const Tensor& to, const std::vector<double>& val
     const std::vector<float> rounded(values.begin(), values.end());
     ctx.upload(to, rounded.data());
   }
+}
+
+void copy(Context& ctx, const Tensor& from, const Tensor& to) {
+  check(from.dtype == to.dtype && from.count() == to.count(), "parameters: a copy of another layout");
+  on_device(ctx, [&](auto stream) {
+    kernels::scale(stream, {.dtype = from.dtype, .count = from.count(), .x = from.data, .y = to.data});
+  });
 }
 
 }  // namespace
@@ -58,23 +67,36 @@ void ParameterSet::share(const ParameterSet& owner, std::size_t parameters, std:
 }
 
 void ParameterSet::materialize(Context& ctx) {
+  lay_out(ctx, /*trained=*/true);
+}
+
+void ParameterSet::materialize_untrained(Context& ctx) {
+  lay_out(ctx, /*trained=*/false);
+}
+
+void ParameterSet::lay_out(Context& ctx, bool trained) {
   std::int64_t total = 0;
   for (const Parameter& p : parameters_) total += p.shared ? 0 : padded(p.shape.count());
   const DType dtype = ctx.parameter_dtype();
   values_ = ctx.persistent_tensor({total}, dtype);
-  grads_ = ctx.persistent_tensor({total}, dtype);
-  momenta_ = ctx.persistent_tensor({total}, dtype);
+  if (trained) {
+    grads_ = ctx.persistent_tensor({total}, dtype);
+    momenta_ = ctx.persistent_tensor({total}, dtype);
+  }
   if (ctx.precision() == Precision::kBF16) shadow_ = ctx.persistent_tensor({total}, DType::bf16);
 
   std::int64_t offset = 0;
   for (Parameter& p : parameters_) {
     if (p.shared) continue;
-    slots_.push_back({offset_pointer(grads_, offset), dtype, false, true, 0});
-    p.value = {offset_pointer(values_, offset), p.shape, dtype, &slots_.back()};
-    p.grad = {offset_pointer(grads_, offset), p.shape, dtype, nullptr};
+    GradSlot* slot = nullptr;
+    if (trained) {
+      slot = &slots_.emplace_back(GradSlot{offset_pointer(grads_, offset), dtype, false, true, 0});
+      p.grad = {offset_pointer(grads_, offset), p.shape, dtype, nullptr};
+    }
+    p.value = {offset_pointer(values_, offset), p.shape, dtype, slot};
     p.compute = p.value;
     if (!shadow_.empty() && p.kind != ParameterKind::kVector) {
-      p.compute = {offset_pointer(shadow_, offset), p.shape, DType::bf16, &slots_.back()};
+      p.compute = {offset_pointer(shadow_, offset), p.shape, DType::bf16, slot};
     }
     offset += padded(p.shape.count());
   }
@@ -109,6 +131,13 @@ void ParameterSet::initialize(Context& ctx, std::uint64_t seed, std::uint32_t me
     write_values(ctx, b.value, std::vector<double>(static_cast<std::size_t>(b.shape.count()), b.init));
   }
   refresh_shadow(ctx);
+}
+
+void ParameterSet::copy_from(Context& ctx, const ParameterSet& other) {
+  copy(ctx, other.values_, values_);
+  if (!shadow_.empty()) copy(ctx, other.shadow_, shadow_);
+  check(buffers_.size() == other.buffers_.size(), "parameters: a copy of another network");
+  for (std::size_t i = 0; i < buffers_.size(); ++i) copy(ctx, other.buffers_[i].value, buffers_[i].value);
 }
 
 void ParameterSet::reset_grads() {

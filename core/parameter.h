@@ -58,9 +58,14 @@ class ParameterSet {
 
   // Lays everything out in persistent memory (zero-filled). Only convolution and linear weights get a shadow.
   void materialize(Context& ctx);
+  // The same without gradients and momenta: of a network that only answers.
+  void materialize_untrained(Context& ctx);
 
   // Draws the initial values of network `member` and sets buffers to theirs; refreshes the shadow.
   void initialize(Context& ctx, std::uint64_t seed, std::uint32_t member);
+
+  // Takes over values, shadow and buffers of a set with the same declarations, on the device.
+  void copy_from(Context& ctx, const ParameterSet& other);
 
   // Makes the next write of every gradient an overwrite: the start of a backward pass.
   void reset_grads();
@@ -79,13 +84,15 @@ class ParameterSet {
   // Flat blocks of the set's own parameters in order of declaration, each parameter padded to 16 elements;
   // padding stays zero.
   const Tensor& values() const { return values_; }
-  const Tensor& grads() const { return grads_; }
-  const Tensor& momenta() const { return momenta_; }
-  const Tensor& shadow() const { return shadow_; }  // empty unless the precision is bf16
+  const Tensor& grads() const { return grads_; }      // empty where nobody trains the set
+  const Tensor& momenta() const { return momenta_; }  // likewise
+  const Tensor& shadow() const { return shadow_; }    // empty unless the precision is bf16
 
   std::int64_t num_parameters() const;  // without padding, shared ones included
 
  private:
+  void lay_out(Context& ctx, bool trained);
+
   std::deque<Parameter> parameters_;
   std::deque<Buffer> buffers_;
   std::deque<GradSlot> slots_;

@@ -110,6 +110,8 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
   method_->setup(ctx, probe);
   if (sharing_.parts > 0) method_->setup_shared(ctx, shared);
   for (std::size_t i = 0; i < met.size(); ++i) method_->setup_meeting(ctx, meetings_[i], met[i]);
+  for (std::size_t k = 0; k < members_.size(); ++k)
+    if (method_->wants_former(static_cast<int>(k))) prepare_former(k, data);
   if (const std::optional<PerturbationChoice> choice = method_->perturbation()) {
     perturbation_ = std::make_unique<PerturbationStage>(ctx, *choice, data.height);
   }
@@ -129,6 +131,25 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
 }
 
 Cohort::~Cohort() = default;
+
+// Of a network that answers by itself: nothing of the others and nothing of the method's goes into it.
+void Cohort::prepare_former(std::size_t k, const ImageSet& data) {
+  Member& member = members_[k];
+  if (sharing_.parts > 0 || !meetings_.empty() ||
+      !method_->folded(ctx_, static_cast<int>(k), *member.network).empty()) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("network '{}' of an epoch ago does not answer alone: the method takes part in it",
+                            member.spec.id),
+                "adm.q=table");
+  }
+  member.former = models::make_network(member.spec.model, data.num_classes, member.network->input());
+  member.former->parameters().materialize_untrained(ctx_);
+}
+
+void Cohort::end_epoch() {
+  for (Member& member : members_)
+    if (member.former) member.former->parameters().copy_from(ctx_, member.network->parameters());
+}
 
 // Device memory for a batch of `rows`; a captured step keeps these addresses, so it is large enough for
 // evaluation from the start.
@@ -197,6 +218,7 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
 
   const Walk walked = walk(batches, /*training=*/true);
   view.outputs = walked.outputs;
+  view.former = walked.former;
   if (!walked.shared.empty()) view.shared = ctx_.leaf(walked.shared);
   for (std::size_t k = 0; k < members_.size(); ++k) {
     if (!members_[k].frozen) members_[k].network->parameters().reset_grads();

@@ -38,6 +38,8 @@ class Cohort {
     MemberSpec spec;
     std::unique_ptr<models::Network> network;
     bool frozen = false;
+    // The network at the end of the epoch before, where the method asks for its answers; zeros until then.
+    std::unique_ptr<models::Network> former = nullptr;
     std::int64_t batches_tracked = 0;  // training forwards: PyTorch's num_batches_tracked
     std::vector<LayerRecord> layers = {};
   };
@@ -73,6 +75,9 @@ class Cohort {
   };
   StepValues values(std::int64_t step);
 
+  // At the end of every epoch: the former networks become what the networks are.
+  void end_epoch();
+
   // A feed for this cohort, and its table of learning rates: one rate per member for each step.
   Feed make_feed(const DeviceImages& images, std::span<const std::int32_t> indices, std::int64_t batch_size,
                  bool shuffle);
@@ -104,7 +109,8 @@ class Cohort {
   // All members' outputs for the batches, forked and joined.
   struct Walk {
     std::vector<models::Outputs> outputs;
-    Tensor shared;  // what the shared parts hand on
+    std::vector<Tensor> former = {};  // per member, as StepView's
+    Tensor shared;                    // what the shared parts hand on
     // Of two members that have further parts in common: the shared map with a gradient of its own, what those
     // parts hand on, and the nodes recorded up to there on the first one's branch.
     struct Pair {
@@ -135,6 +141,8 @@ class Cohort {
   std::vector<int> walk_to_meetings(Walk& walked, bool training);
   void backward_members(const std::vector<std::size_t>& first);
   void backward_shared(const Walk& walk, const StepView& view);
+  void prepare_former(std::size_t k, const ImageSet& data);
+  Tensor former_logits(std::size_t k, const Tensor& batch);
   void prepare_turns();
   void prepare_second_update();
   void reserve(std::int64_t rows);

@@ -98,6 +98,14 @@ std::vector<int> Cohort::walk_to_meetings(Walk& walked, bool training) {
   return done;
 }
 
+// Without a gradient, on the current branch.
+Tensor Cohort::former_logits(std::size_t k, const Tensor& batch) {
+  ctx_.set_recording(false);
+  const Tensor logits = members_[k].former->forward(ctx_, batch, {.training = false}).logits;
+  ctx_.set_recording(true);
+  return logits;
+}
+
 Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
   Walk walked{.outputs = std::vector<models::Outputs>(members_.size()), .shared = {}, .entries = batches};
   models::Outputs below;
@@ -109,9 +117,11 @@ Cohort::Walk Cohort::walk(const std::vector<Tensor>& batches, bool training) {
   for (models::Outputs& outputs : walked.outputs) outputs = below;
   if (sharing_.pair_parts > 0) walk_pairs(walked, training);
   const std::vector<int> done = walk_to_meetings(walked, training);
+  if (training) walked.former.resize(members_.size());
   ctx_.fork();
   for (std::size_t k = 0; k < members_.size(); ++k) {
     ctx_.on_branch(static_cast<int>(k) + 1, [&] {
+      if (training && members_[k].former) walked.former[k] = former_logits(k, batches[k]);
       ctx_.set_recording(training && !members_[k].frozen);
       if (sharing_.parts > 0)
         walked.entries[k] = ctx_.leaf(walked.pairs.empty() ? walked.shared : walked.pairs[k / 2].map);

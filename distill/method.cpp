@@ -18,6 +18,10 @@ bool Method::frozen(int) const {
   return false;
 }
 
+bool Method::wants_former(int) const {
+  return false;
+}
+
 Sharing Method::sharing(const models::Network&) const {
   return {};
 }

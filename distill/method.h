@@ -52,6 +52,10 @@ struct StepView {
   Tensor indices;                        // (B) i32: their numbers in the training set; may be empty
   // What the shared parts of the networks hand on (Sharing), with a gradient of its own; empty without.
   Tensor shared;
+  // Per member the logits (B, classes) that its network of an epoch ago, in evaluation mode, gives to its
+  // images of this step: of those that the method asks (wants_former), else empty. In the first epoch there
+  // was no such network, and what stands there means nothing.
+  std::vector<Tensor> former;
   Tensor epoch;          // (1) i32, from 0; empty where there are no epochs
   Tensor gate_scores;    // (B, M) A: of a gate, where they are given instead of computed (`cohort loss`)
   Tensor fused_logits;   // (B, classes) A: of a fusion of the networks, given in the same way
@@ -129,6 +133,9 @@ class Method {
   // A frozen member only teaches: evaluation mode, no gradient, no update.
   virtual bool frozen(int member) const;
   virtual bool wants_preactivation() const { return false; }
+  // Whether the member's network as it was at the end of the epoch before is to answer too
+  // (StepView::former).
+  virtual bool wants_former(int member) const;
   virtual UpdateOrder update_order() const { return UpdateOrder::kSimultaneous; }
   // All members are of `model` where parts are shared.
   virtual Sharing sharing(const models::Network& model) const;

@@ -30,6 +30,10 @@ void validate(const ProbeInput& in) {
     }
   }
   if (!in.fused.empty() && in.fused.size() != count) refuse("fused differs in shape from logits_0");
+  for (std::size_t k = 0; k < in.former.size(); ++k) {
+    if (!in.former[k].empty() && (k >= in.logits.size() || in.former[k].size() != count))
+      refuse(fmt::format("former_{} differs in shape from logits_0", k));
+  }
   if (!in.features.empty() && in.features.size() != in.logits.size())
     refuse("features for some members only");
   const auto fits = [&](const ProbeMap& map) {
@@ -236,6 +240,22 @@ void show_held_out(Context& ctx, Method& method, const ProbeInput& in) {
   method.end_of_epoch(ctx, {logits, in.labels, static_cast<int>(in.classes)});
 }
 
+// What networks of an epoch ago said, of those that the method asks.
+std::vector<Tensor> former_of(Context& ctx, const Method& method, const ProbeInput& in) {
+  std::vector<Tensor> former(in.logits.size());
+  for (std::size_t k = 0; k < in.former.size(); ++k) {
+    if (in.former[k].empty()) continue;
+    if (!method.wants_former(static_cast<int>(k))) {
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("former_{}: the method does not ask what network {} said before", k, k),
+                  "adm.di_form=kd and adm.q=frozen ask its teachers");
+    }
+    former[k] = ctx.empty({in.rows, in.classes}, ctx.parameter_dtype());
+    upload_values(ctx, former[k], in.former[k]);
+  }
+  return former;
+}
+
 }  // namespace
 
 ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t seed) {
@@ -272,6 +292,7 @@ ProbeOutput probe_method(Method& method, const ProbeInput& in, std::uint64_t see
     if (meets_at_the_end(method)) method.setup_meeting(ctx, Meeting::kAfterLastStage, last_maps(view));
   }
   set_parameters(ctx, method, in);
+  view.former = former_of(ctx, method, in);
   if (!in.features.empty()) show_maps(ctx, method, view);
   if (!in.gate.empty()) view.gate_scores = scores_of(ctx, in);
   if (!in.fused.empty()) {

@@ -40,7 +40,9 @@ struct ProbeInput {
   std::vector<std::vector<ProbeMap>> earlier = {};  // per member the maps before that, or empty
   std::vector<ProbeClassifier> classifiers = {};    // per member, or empty
   std::vector<ProbeParameter> parameters = {};      // values to take the place of drawn ones
-  std::vector<double> gate = {};                    // (rows, members) in place of a computed one, or empty
+  // Per member the logits of its network of an epoch ago (rows, classes), or none: StepView::former.
+  std::vector<std::vector<double>> former = {};
+  std::vector<double> gate = {};   // (rows, members) in place of a computed one, or empty
   std::vector<double> fused = {};  // (rows, classes): a fusion's logits in place of computed ones, or empty
 };
 

@@ -6,13 +6,15 @@ namespace {
 StepCosts::Memory memory_of(Cohort& cohort, const DeviceImages& images) {
   const Context& ctx = cohort.context();
   StepCosts::Memory memory;
+  const auto bytes = [](const Tensor& block) { return block.empty() ? 0 : block.bytes(); };
   const auto add = [&](const ParameterSet& set) {
-    memory.weights += set.values().bytes() + (set.shadow().empty() ? 0 : set.shadow().bytes());
-    memory.gradients += set.grads().bytes();
-    memory.momenta += set.momenta().bytes();
+    memory.weights += bytes(set.values()) + bytes(set.shadow());
+    memory.gradients += bytes(set.grads());
+    memory.momenta += bytes(set.momenta());
   };
   for (std::size_t k = 0; k < cohort.members().size(); ++k) {
     add(cohort.members()[k].network->parameters());
+    if (cohort.members()[k].former) add(cohort.members()[k].former->parameters());
     for (const ParameterSet* own : own_parameters(cohort.method(), static_cast<int>(k))) add(*own);
   }
   memory.images = images.images.bytes();

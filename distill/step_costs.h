@@ -23,7 +23,7 @@ struct StepCosts {
   // arenas grow by chunks, so it is more than the sum of the others. Workspace is without that of cuDNN's
   // plans.
   struct Memory {
-    std::size_t weights = 0;    // values, and their bf16 shadow
+    std::size_t weights = 0;    // values, and their bf16 shadow; of former networks too
     std::size_t gradients = 0;  // of weights
     std::size_t momenta = 0;
     std::size_t images = 0;

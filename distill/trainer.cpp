@@ -121,6 +121,7 @@ CohortScores Trainer::evaluate(const DeviceImages& images, const std::vector<std
 }
 
 void Trainer::finish_epoch() {
+  cohort_.end_epoch();
   EpochRecord record;
   record.epoch = static_cast<int>(step_ / steps_per_epoch()) - 1;
   record.step = step_;

@@ -57,6 +57,13 @@ std::vector<OptimTensor> optim_tensors(Cohort& cohort) {
         tensors.push_back({"momentum." + member.spec.id + "." + p.name, part_of(set.momenta(), set, p)});
       }
     }
+    if (member.former) {
+      const ParameterSet& former = member.former->parameters();
+      for (const Parameter& p : former.parameters())
+        tensors.push_back({"former." + member.spec.id + "." + p.name, p.value});
+      for (const Buffer& b : former.buffers())
+        tensors.push_back({"former." + member.spec.id + "." + b.name, b.value});
+    }
     // Those whose place in the weight file is taken by what makes up for the method's parts.
     const auto folded = cohort.method().folded(cohort.context(), k, *member.network);
     for (const Parameter& p : set.parameters()) {
@@ -225,7 +232,9 @@ void Trainer::restore(std::span<const NamedBytes> files) {
     refuse(e.what());
   }
   for (int k = 0; k < cohort_.size(); ++k) {
-    cohort_.members()[static_cast<std::size_t>(k)].network->parameters().refresh_shadow(ctx_);
+    const Cohort::Member& member = cohort_.members()[static_cast<std::size_t>(k)];
+    member.network->parameters().refresh_shadow(ctx_);
+    if (member.former) member.former->parameters().refresh_shadow(ctx_);
     for (ParameterSet* own : own_parameters(cohort_.method(), k)) own->refresh_shadow(ctx_);
   }
 }

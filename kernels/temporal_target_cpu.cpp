@@ -11,18 +11,19 @@ namespace {
 
 constexpr std::int64_t kElementsPerChunk = 8192;
 
-// softmax(z) to `to`, unless one of them is not finite.
+// factor softmax(z) to `to`; false, and nothing is written, where one of them is not finite.
 template <class T, class A>
-void store_prediction(const T* z, std::int64_t classes, A* to) {
+bool softmax(const T* z, std::int64_t classes, A factor, A* to) {
   A max = static_cast<A>(z[0]);
   for (std::int64_t c = 0; c < classes; ++c) {
     const A v = static_cast<A>(z[c]);
-    if (!std::isfinite(v)) return;
+    if (!std::isfinite(v)) return false;
     max = v > max ? v : max;
   }
   A sum = 0;
   for (std::int64_t c = 0; c < classes; ++c) sum += to[c] = std::exp(static_cast<A>(z[c]) - max);
-  for (std::int64_t c = 0; c < classes; ++c) to[c] /= sum;
+  for (std::int64_t c = 0; c < classes; ++c) to[c] = factor * (to[c] / sum);
+  return true;
 }
 
 template <class T>
@@ -40,16 +41,20 @@ void run(CpuStream stream, const TemporalTargetArgs& args) {
           const std::int64_t index = args.table == nullptr ? -1 : args.indices[b], label = args.labels[b];
           A* const row =
               index >= 0 && index < args.samples ? static_cast<A*>(args.table) + index * classes : nullptr;
-          const bool known = row != nullptr && std::any_of(row, row + classes, [](A q) { return q != 0; });
+          bool known = row != nullptr && std::any_of(row, row + classes, [](A q) { return q != 0; });
+          bool sick = label < 0 || label >= classes;
           if (known)
             for (std::int64_t c = 0; c < classes; ++c) target[c] = delta * row[c];
-          if (label >= 0 && label < classes) {
+          if (args.former != nullptr && delta != 0) {
+            known = true;
+            sick = !softmax(static_cast<const T*>(args.former) + b * classes, classes, delta, target) || sick;
+          }
+          if (!sick) {
             target[label] += known ? 1 - delta : A{1};
           } else {
             std::fill(target, target + classes, std::numeric_limits<A>::quiet_NaN());
           }
-          if (row != nullptr)
-            store_prediction(static_cast<const T*>(args.logits) + b * classes, classes, row);
+          if (row != nullptr) softmax(static_cast<const T*>(args.logits) + b * classes, classes, A{1}, row);
         }
       });
 }

@@ -13,9 +13,10 @@ namespace {
 
 constexpr int kWarps = 4;
 
-// softmax(z) to `to`, unless one of them is not finite.
+// to = share + factor softmax(z), share what stands there or 0; false, and nothing is written, where one of
+// them is not finite. All lanes of the warp together.
 template <class T, class A = Accumulator<T>>
-__device__ void store_prediction(const T* z, std::int64_t classes, int lane, A* to) {
+__device__ bool add_softmax(const T* z, std::int64_t classes, int lane, A factor, bool keep, A* to) {
   A max = -loss::infinity<A>();
   int sick = 0;
   for (std::int64_t c = lane; c < classes; c += kWarp) {
@@ -23,12 +24,14 @@ __device__ void store_prediction(const T* z, std::int64_t classes, int lane, A* 
     sick |= loss::is_finite(v) ? 0 : 1;
     max = v > max ? v : max;
   }
-  if (warp_sum(sick) != 0) return;
+  if (warp_sum(sick) != 0) return false;
   max = warp_max(max);
   A sum = 0;
   for (std::int64_t c = lane; c < classes; c += kWarp) sum += loss::exp_of(to_float(z[c]) - max);
   sum = warp_sum(sum);
-  for (std::int64_t c = lane; c < classes; c += kWarp) to[c] = loss::exp_of(to_float(z[c]) - max) / sum;
+  for (std::int64_t c = lane; c < classes; c += kWarp)
+    to[c] = (keep ? to[c] : A{0}) + factor * (loss::exp_of(to_float(z[c]) - max) / sum);
+  return true;
 }
 
 template <class T>
@@ -51,12 +54,18 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     for (std::int64_t c = lane; c < classes; c += kWarp) mine |= row[c] != A{0} ? 1 : 0;
   }
   const bool known = warp_sum(mine) != 0, labelled = label >= 0 && label < classes;
-  const A delta = known ? *static_cast<const A*>(args.delta) : A{0};
+  const A delta = known || args.former != nullptr ? *static_cast<const A*>(args.delta) : A{0};
   for (std::int64_t c = lane; c < classes; c += kWarp) {
     const A before = known ? delta * row[c] : A{0};
     target[c] = labelled ? before + (c == label ? A{1} - delta : A{0}) : loss::not_a_number<A>();
   }
-  if (row != nullptr) store_prediction(static_cast<const T*>(args.logits) + b * classes, classes, lane, row);
+  // One call for both, in which registers are kept for one: the answers are added, or take the row's place.
+  const bool asked = args.former != nullptr && delta != A{0};
+  if (!asked && row == nullptr) return;
+  const T* const z = static_cast<const T*>(asked ? args.former : args.logits) + b * classes;
+  const bool healthy = add_softmax(z, classes, lane, asked ? delta : A{1}, asked, asked ? target : row);
+  if (healthy || !asked) return;
+  for (std::int64_t c = lane; c < classes; c += kWarp) target[c] = loss::not_a_number<A>();
 }
 
 }  // namespace

@@ -128,6 +128,9 @@ distill::ProbeInput read_input(const NpzArrays& arrays) {
                   "");
     }
     input.logits.push_back(as_doubles(logits, name));
+    const std::string former_name = fmt::format("former_{}", k);
+    std::vector<double>& former = input.former.emplace_back();
+    if (arrays.count(former_name) > 0) former = as_doubles(require(arrays, former_name, 2), former_name);
     const std::string map_name = fmt::format("features_{}", k);
     if (arrays.count(map_name) == 0) continue;
     const NpyArray& map = require(arrays, map_name, 4);
@@ -274,8 +277,8 @@ CommandSpec loss_command() {
   spec.flags.push_back(
       {"--in", "-i", "IN.npz",
        "logits_K, labels, and where the method wants them features_K (the last map), stage_K_0, stage_K_1, "
-       "... (those before it), weight_K, bias_K, gate, fused, and values for the method's own "
-       "parameter_K.NAME; "
+       "... (those before it), weight_K, bias_K, former_K (what the network of an epoch ago said), gate, "
+       "fused, and values for the method's own parameter_K.NAME; "
        "float32 is computed in f32, float64 in double; member 0 is the teacher of methods with fixed roles",
        "Run"});
   spec.flags.push_back(

@@ -32,9 +32,26 @@ void temporal(benchmark::State& state, Mode mode) {
                  });
 }
 
+// From the answers of the network that was.
+void former(benchmark::State& state, Mode mode) {
+  const std::int64_t rows = bench::scaled(state.range(0)), classes = state.range(1);
+  bench::measure(state, mode, {.bytes = 8.0 * static_cast<double>(rows * classes)},
+                 [&](auto, Memory& memory) {
+                   const TemporalTargetArgs args{.rows = rows,
+                                                 .classes = classes,
+                                                 .logits = memory.normals<float>(rows * classes, 2),
+                                                 .labels = memory.integers<std::int32_t>(rows, classes),
+                                                 .delta = memory.filled<float>(1, 0.3),
+                                                 .former = memory.normals<float>(rows * classes, 2),
+                                                 .target = memory.empty<float>(rows * classes)};
+                   return [args](auto stream) { temporal_target(stream, args); };
+                 });
+}
+
 const auto kSizes = [](auto* b) { b->ArgNames({"rows", "classes"})->Args({128, 100})->Args({128, 1000}); };
 
-[[maybe_unused]] const bool registered = bench::add("temporal_target", &temporal, kSizes);
+[[maybe_unused]] const bool registered =
+    bench::add("temporal_target", &temporal, kSizes) && bench::add("temporal_target_former", &former, kSizes);
 
 }  // namespace
 }  // namespace cohort::kernels

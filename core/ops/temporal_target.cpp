@@ -20,6 +20,8 @@ Tensor temporal_target(Context& ctx, const TemporalTargetInputs& in) {
           "temporal_target: indices are (N) i32");
     samples = in.table.shape[0];
   }
+  check(in.former.empty() || (in.former.shape == in.logits.shape && in.former.dtype == in.logits.dtype),
+        "temporal_target: former answers are like the present ones");
   const Tensor target = ctx.empty({rows, classes}, a);
   const kernels::TemporalTargetArgs args{.dtype = in.logits.dtype,
                                          .rows = rows,
@@ -31,6 +33,7 @@ Tensor temporal_target(Context& ctx, const TemporalTargetInputs& in) {
                                          .delta = in.delta.data,
                                          .valid_rows = static_cast<const std::int32_t*>(in.valid_rows.data),
                                          .table = in.table.data,
+                                         .former = in.former.data,
                                          .target = target.data};
   on_device(ctx, [&](auto stream) { kernels::temporal_target(stream, args); });
   return target;

@@ -13,6 +13,7 @@ struct TemporalTargetInputs {
   Tensor indices = {};     // (N) i32: which samples they are; may be empty without a table
   Tensor delta = {};       // () or (1) A: the share of the prediction before
   Tensor table = {};       // (samples, classes) A, read and written; empty: nothing is known
+  Tensor former = {};      // (N, classes) in place of a table: what the network of an epoch ago answers
   Tensor valid_rows = {};  // () i32; empty: all
 };
 

@@ -27,6 +27,7 @@ namespace {
 
 enum class ConsensusForm { kCe, kKd };
 enum class DivergenceForm { kCe, kKd };
+enum class AnswerFrom { kTable, kFrozen };
 enum class FeatureForm { kMse, kRelu, kNorm, kDrop };
 enum class FeatureStages { kAll, kLast };
 
@@ -54,6 +55,7 @@ class AdmTerms final : public Method {
         delta_last_(o.number("adm.delta_last")),
         co_form_(static_cast<ConsensusForm>(o.choice("adm.co_form"))),
         di_form_(static_cast<DivergenceForm>(o.choice("adm.di_form"))),
+        answer_from_(static_cast<AnswerFrom>(o.choice("adm.q"))),
         feature_form_(static_cast<FeatureForm>(o.choice("adm.feat_form"))),
         feature_stages_(static_cast<FeatureStages>(o.choice("adm.feat"))),
         drop_per_sample_(o.choice("adm.drop") == 1),
@@ -101,6 +103,11 @@ class AdmTerms final : public Method {
 
   bool frozen(int member) const override { return base_->frozen(member); }
   bool wants_preactivation() const override { return preactivation_ || base_->wants_preactivation(); }
+
+  bool wants_former(int member) const override {
+    return base_->wants_former(member) ||
+           (temporal() && answer_from_ == AnswerFrom::kFrozen && is_teacher(member));
+  }
 
   UpdateOrder update_order() const override { return base_->update_order(); }
   Sharing sharing(const models::Network& model) const override {
@@ -174,11 +181,13 @@ class AdmTerms final : public Method {
   void prepare(Context& ctx, const RunShape& run) override {
     base_->prepare(ctx, run);
     if (!temporal()) return;
-    check(predictions_.empty(), "adm: prepared twice");
+    check(deltas_.empty(), "adm: prepared twice");
     std::vector<double> deltas;
     for (int e = 0; e < run.epochs; ++e)
       deltas.push_back(delta_first_ + (delta_last_ - delta_first_) * e / std::max(1, run.epochs - 1));
+    if (answer_from_ == AnswerFrom::kFrozen) deltas.front() = 0;  // there was no teacher before
     deltas_ = constant(ctx, {run.epochs}, deltas);
+    if (answer_from_ == AnswerFrom::kFrozen) return;
     for (std::size_t t = 0; t < teachers_.size(); ++t) {
       predictions_.emplace_back().add_buffer("adm.predictions", {run.samples, classes_}, 0);
       predictions_.back().materialize(ctx);
@@ -267,9 +276,12 @@ class AdmTerms final : public Method {
   std::string divergence_text(const char* map) const {
     if (di_form_ == DivergenceForm::kCe) return fmt::format("CE(FC_t(GAP(a_di {})), y)", map);
     return fmt::format(
-        "T^2 KL((1 - d) y + d q -> FC_t(GAP(a_di {}))), T={:g}, q = softmax(z_t) of the epoch before, "
-        "d = {:g} to {:g} by the epoch",
-        map, temperature_, delta_first_, delta_last_);
+        "T^2 KL((1 - d) y + d q -> FC_t(GAP(a_di {}))), T={:g}, q = softmax(z_t) of {}, d = {:g} to {:g} by "
+        "the epoch",
+        map, temperature_,
+        answer_from_ == AnswerFrom::kTable ? "the epoch before"
+                                           : "the teacher at the end of the epoch before, evaluation mode",
+        delta_first_, delta_last_);
   }
 
   bool temporal() const { return di_form_ == DivergenceForm::kKd && strengths().di > 0; }
@@ -355,7 +367,8 @@ class AdmTerms final : public Method {
     book(ctx, view, pair.student, co_, ops::entry(values.kl_pair, 0, 1), ops::entry(values.loss, 0));
   }
 
-  // Of the teacher's labels and its answers an epoch ago; its answers of this step take their place.
+  // Of the teacher's labels and its answers an epoch ago; in the table its answers of this step take their
+  // place.
   Tensor temporal_target(Context& ctx, const StepView& view, int teacher) const {
     ops::TemporalTargetInputs in{.logits = view.outputs[static_cast<std::size_t>(teacher)].logits,
                                  .labels = view.labels,
@@ -366,6 +379,8 @@ class AdmTerms final : public Method {
       in.delta = ops::epoch_weights(ctx, one_, deltas_, view.epoch);
     for (std::size_t t = 0; t < predictions_.size(); ++t)
       if (teachers_[t] == teacher) in.table = predictions_[t].buffers().front().value;
+    if (answer_from_ == AnswerFrom::kFrozen && !view.former.empty())
+      in.former = view.former[static_cast<std::size_t>(teacher)];
     return ops::temporal_target(ctx, in);
   }
 
@@ -431,6 +446,7 @@ class AdmTerms final : public Method {
   double temperature_, delta_first_, delta_last_;
   ConsensusForm co_form_;
   DivergenceForm di_form_;
+  AnswerFrom answer_from_;
   FeatureForm feature_form_;
   FeatureStages feature_stages_;
   bool drop_per_sample_, preactivation_;
@@ -439,7 +455,7 @@ class AdmTerms final : public Method {
   Adapters adapters_;
   Tensor co_, di_, consensus_kl_, no_ce_, off_on_;
   // Of L_di as KL: d by the epoch, that of the last epoch for steps without epochs, and per teacher a table
-  // (samples, classes) of its answers, which is checkpointed.
+  // (samples, classes) of its answers, which is checkpointed; none where a former network answers.
   std::int64_t classes_ = 0;
   Tensor one_, deltas_, delta_of_last_;
   std::deque<ParameterSet> predictions_;
@@ -476,6 +492,13 @@ const std::vector<OptionSpec>& adm_options() {
        .default_value = "ce",
        .help = "divergence term: cross-entropy, or KL from labels mixed with the answer an epoch ago",
        .choices = {"ce", "kd"}},
+      {.key = "adm.q",
+       .type = OptionType::kChoice,
+       .default_value = "table",
+       .help =
+           "di_form=kd: the answer an epoch ago is what was said of the image then, or what the teacher of "
+           "then says of it now",
+       .choices = {"table", "frozen"}},
       {.key = "adm.delta_first",
        .default_value = "0.2",
        .help = "di_form=kd: share of the answer an epoch ago in the first epoch's schedule",

@@ -8,7 +8,9 @@
 //
 //   L_co: CE(z_co, y), or T^2 KL_T(FC_t(GAP(a_co relu(F_t))) -> z_co)
 //   L_di: CE(z_di, y), or T^2 KL_T((1 - d) Y + d q -> z_di), q = softmax(z_t) of the sample an epoch ago, d
-//         from 0.2 in the first epoch to 0.6 in the last; 0 where the sample has not been seen before
+//         from 0.2 in the first epoch to 0.6 in the last; 0 where the sample has not been seen before. q is
+//         from a table that every step fills, or what the teacher as it was at the end of the epoch before,
+//         in evaluation mode, says of this step's image (StepView::former)
 //   L_feat: sum over stages of 2^-i MSE(F_s, F_t), i = 1 for the last one; or the last stage alone, weight 1.
 //           Stages are aligned from the end by equal size; the last pair always counts. The student's map
 //           goes through a 1x1 adapter where channels differ, the larger map is average-pooled. Or instead of

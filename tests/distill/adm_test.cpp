@@ -115,6 +115,22 @@ TEST_P(AdmGolden, DivergenceAsKl) {
   expect(first.loss, {kCe1 + 1.158006, kCe2}, "nothing said before");
 }
 
+// The same answers, given by the network that was.
+TEST_P(AdmGolden, DivergenceAsKlFromAFormerTeacher) {
+  const Settings settings = and_also(kTemporal, "adm.q", "frozen");
+  ProbeInput in = fixture(GetParam());
+  in.former = {kZ1, {}};
+  const ProbeOutput out = probe_method(*with_terms("independent", settings), in);
+  expect(out.loss, {kCe1 + 0.779600, kCe2}, "loss");
+  EXPECT_TRUE(out.parameters.empty()) << "no table";
+  const ProbeOutput first = probe_method(*with_terms("independent", settings), fixture(GetParam()));
+  expect(first.loss, {kCe1 + 1.158006, kCe2}, "nobody was there before");
+  for (const std::vector<Values>& strangers : {std::vector<Values>{{}, kZ2}, {{1, 2}, {}}}) {
+    in.former = strangers;
+    EXPECT_THROW(probe_method(*with_terms("independent", settings), in), Error);
+  }
+}
+
 TEST_P(AdmGolden, WithoutTheReluInside) {
   const ProbeOutput co = run(and_also(kConsensus, "adm.preact", "false"));
   expect(co.loss, {kCe1, kCe2 + 1.099085}, "CE_co");
@@ -246,16 +262,25 @@ TEST(AdmTemporal, GradientsAreThoseOfTheLoss) {
   settings.insert(settings.end(), {{"adm.T", "2"}, {"adm.teachers", "0,2"}});
   ProbeInput in = heterogeneous();
   const Values some = {0.1, 0.2, 0.3, 0.4, 0, 0, 0, 0, 0.7, 0.1, 0.1, 0.1};
-  in.parameters = {{0, "adm.predictions", {3, 4}, some, {}}, {2, "adm.predictions", {3, 4}, some, {}}};
-  const auto run = [&] { return probe_method(*with_terms("independent", settings), in); };
-  const ProbeOutput at = run();
-  for (const std::size_t k : {0U, 2U}) {
-    const auto loss = [&] { return run().loss[k]; };
-    ProbeClassifier& fc = in.classifiers[k];
-    EXPECT_EQ(gradcheck(loss, fc.weight.data(), static_cast<std::int64_t>(fc.weight.size()),
-                        at.grad_classifiers[k].weight),
-              "");
-    EXPECT_EQ(gradcheck(loss, fc.bias.data(), 4, at.grad_classifiers[k].bias), "");
+  for (const bool frozen : {false, true}) {
+    if (frozen) {
+      settings = and_also(settings, "adm.q", "frozen");
+      in.parameters.clear();
+      in.former = {some, {}, some};
+    } else {
+      in.parameters = {{0, "adm.predictions", {3, 4}, some, {}}, {2, "adm.predictions", {3, 4}, some, {}}};
+    }
+    const auto run = [&] { return probe_method(*with_terms("independent", settings), in); };
+    const ProbeOutput at = run();
+    for (const std::size_t k : {0U, 2U}) {
+      const auto loss = [&] { return run().loss[k]; };
+      ProbeClassifier& fc = in.classifiers[k];
+      EXPECT_EQ(gradcheck(loss, fc.weight.data(), static_cast<std::int64_t>(fc.weight.size()),
+                          at.grad_classifiers[k].weight),
+                "")
+          << frozen;
+      EXPECT_EQ(gradcheck(loss, fc.bias.data(), 4, at.grad_classifiers[k].bias), "") << frozen;
+    }
   }
 }
 

@@ -87,6 +87,26 @@ TEST_F(EmulatedAnswers, AreThoseOfTheCpuInAnyOrderOfTheQueues) {
   for (std::size_t i = 0; i < on_cpu.size(); ++i) EXPECT_NEAR(expected[i], on_cpu[i], 2e-3) << i;
 }
 
+// What a teacher said of an epoch's images, where the teacher that was is asked: its term in every step.
+TEST_F(EmulatedAnswers, OfAFormerTeacherAreThoseOfTheCpu) {
+  RunOptions options = with_answers();
+  options.settings.insert(options.settings.end(), {{"adm.q", "frozen"}, {"adm.alpha", "0"}});
+  const auto terms = [](TestRun& run) {
+    run.trainer->run();
+    std::vector<double> values;
+    for (const StepRecord& step : run.recorder.steps) values.push_back(step.members[0].feature);
+    return values;
+  };
+  TestRun emulated(options);
+  const std::vector<double> actual = terms(emulated);
+  EXPECT_TRUE(emulated.cohort->replaying());
+  options.device = {};
+  TestRun cpu(options);
+  const std::vector<double> expected = terms(cpu);
+  ASSERT_EQ(actual.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 2e-3) << i;
+}
+
 void expect_same_in_every_order(const RunOptions& options) {
   const std::vector<NamedBytes> expected = trained(options, {simt::Order::kFifo, 0});
   for (const simt::StreamOrder order :
@@ -113,6 +133,13 @@ TEST(EmulatedPairs, NoOrderChangesABitOfHeadsInPairs) {
   options.epochs = 3;
   expect_same_in_every_order(options);
   simt::set_order({});
+}
+
+TEST_F(EmulatedAnswers, OfAFormerTeacherChangeInNoOrder) {
+  RunOptions options = with_answers();
+  options.settings.emplace_back("adm.q", "frozen");
+  options.epochs = 3;
+  expect_same_in_every_order(options);
 }
 
 TEST_P(EmulatedTraining, AnEpochNeedsNothingFromTheHost) {

@@ -23,6 +23,7 @@ struct Job {
   Precision precision = Precision::kF32;
   int side = 32;
   std::int64_t batch = 128;
+  std::vector<std::pair<std::string, std::string>> settings = {};
 };
 
 ImageSet images_of(const Job& job) {
@@ -50,8 +51,9 @@ struct Trial {
     std::vector<MemberSpec> specs;
     for (const std::string& model : job.models) specs.push_back({std::to_string(specs.size()), model, 0.1});
     const MethodInfo& info = find_method(job.method);
-    cohort =
-        std::make_unique<Cohort>(ctx, specs, info.make(MethodOptions(info.options)), set, CohortOptions{});
+    MethodOptions options(info.options);
+    for (const auto& [key, value] : job.settings) options.set(key, value);
+    cohort = std::make_unique<Cohort>(ctx, specs, info.make(options), set, CohortOptions{});
     images = to_device(ctx, set);
   }
 
@@ -137,6 +139,23 @@ TEST_P(StepCostsOf, MemoryIsAllNamedAndReserved) {
                                  memory.other + memory.step + memory.workspace);
 }
 
+// A former teacher is its weights alone: nobody trains it.
+TEST_P(StepCostsOf, AFormerNetworkHasNeitherGradientsNorMomenta) {
+  const auto memory = [&](const char* q) {
+    Trial run({.method = "adm",
+               .models = {"resnet8", "resnet8"},
+               .precision = GetParam(),
+               .batch = 4,
+               .settings = {{"adm.di_form", "kd"}, {"adm.q", q}}},
+              /*rehearse=*/true);
+    return run.costs().memory;
+  };
+  const StepCosts::Memory table = memory("table"), frozen = memory("frozen");
+  EXPECT_EQ(frozen.weights, table.weights / 2 * 3);
+  EXPECT_EQ(frozen.gradients, table.gradients);
+  EXPECT_EQ(frozen.momenta, table.momenta);
+}
+
 // Everything that any method does has a name and a formula.
 TEST_P(StepCostsOf, EveryMethodsOperationsHaveNamesAndFormulas) {
   for (const MethodInfo& info : registry()) {
@@ -212,6 +231,12 @@ TEST_P(StepCostsOf, EveryMethodIsWhatTheDeviceCaptures) {
                       .side = 8,
                       .batch = 2});
   }
+  expect_same_step({.method = "adm",
+                    .models = {"resnet8", "resnet8"},
+                    .precision = GetParam(),
+                    .side = 8,
+                    .batch = 2,
+                    .settings = {{"adm.di_form", "kd"}, {"adm.q", "frozen"}}});
 }
 #endif
 

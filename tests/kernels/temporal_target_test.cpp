@@ -26,6 +26,7 @@ struct Case {
   std::vector<A> table = {};
   A delta = 0.3F;
   std::int32_t valid = -1;
+  std::vector<T> former = {};
 
   // Half of the samples have a prediction.
   static Case draw(std::int64_t rows, std::int64_t classes, std::uint64_t seed) {
@@ -53,6 +54,7 @@ struct Case {
   };
 
   Result run(Place place, bool with_table = true) const {
+    const Guarded<T> before(former.empty() ? logits : former, 1);
     const Guarded<T> z(logits, 1);
     const Guarded<std::int32_t> y(labels), at(indices);
     Guarded<A> memory(table, 1);
@@ -68,6 +70,7 @@ struct Case {
                                            .delta = on(delta),
                                            .valid_rows = valid < 0 ? nullptr : on(valid),
                                            .table = with_table ? on(memory) : nullptr,
+                                           .former = former.empty() ? nullptr : on(before),
                                            .target = on(target)};
     on.run([&](auto stream) { kernels::temporal_target(stream, args); });
     EXPECT_TRUE(memory.intact() && target.intact());
@@ -175,6 +178,52 @@ TYPED_TEST(TemporalTarget, RemembersNothingSickAndNobodyElse) {
   EXPECT_TRUE(std::isnan(static_cast<double>(c.run(TypeParam::device).target[0])));
 }
 
+// Answers given to the same samples in place of a table.
+TYPED_TEST(TemporalTarget, TakesAnswersOfTheNetworkThatWas) {
+  using T = typename TypeParam::Type;
+  using A = Accumulator<T>;
+  std::uint64_t seed = base_seed(67);
+  for (const int rows : {1, 3, 7, 33}) {
+    for (const int classes : {1, 2, 3, 31, 33, 100}) {
+      COHORT_TRACE_SEED(++seed);
+      auto c = Case<T>::draw(rows, classes, seed);
+      c.former = Random(seed).normals<T>(c.logits.size(), 0, 4);
+      if (seed % 3 == 0) c.valid = rows - 1;
+      const auto r = c.run(TypeParam::device, /*with_table=*/false);
+      std::vector<double> target(r.target.size(), 0.0);
+      const auto width = static_cast<std::size_t>(classes);
+      for (std::size_t b = 0; b < static_cast<std::size_t>(c.valid < 0 ? rows : c.valid); ++b) {
+        double sum = 0;
+        for (std::size_t k = 0; k < width; ++k) sum += std::exp(static_cast<double>(c.former[b * width + k]));
+        for (std::size_t k = 0; k < width; ++k) {
+          target[b * width + k] =
+              static_cast<double>(c.delta) * std::exp(static_cast<double>(c.former[b * width + k])) / sum +
+              (static_cast<int>(k) == c.labels[b] ? 1 - static_cast<double>(c.delta) : 0);
+        }
+      }
+      const double u = (16 + sum_factor(classes, 1)) * 8 * unit_roundoff(dtype_of<A>());
+      EXPECT_TRUE(
+          all_within(r.target, target, [&](std::size_t i) { return u * std::abs(target[i]) + 1e-30; }));
+      EXPECT_TRUE(same_bits(r.table, c.table)) << "nothing is stored";
+    }
+  }
+}
+
+// Before there was a network a share of 0 keeps whatever stands there out; with a share it shows.
+TYPED_TEST(TemporalTarget, AShareOfNothingReadsNoAnswers) {
+  using T = typename TypeParam::Type;
+  auto c = Case<T>::draw(4, 7, base_seed());
+  c.former.assign(c.logits.size(), T{0.0F});
+  c.former[7 + 3] = T{std::numeric_limits<float>::quiet_NaN()};
+  const auto shared = c.run(TypeParam::device, /*with_table=*/false);
+  c.delta = 0;
+  const auto none = c.run(TypeParam::device, /*with_table=*/false);
+  for (std::size_t i = 0; i < 28; ++i) {
+    EXPECT_EQ(none.target[i], static_cast<std::int32_t>(i % 7) == c.labels[i / 7] ? 1 : 0) << i;
+    EXPECT_EQ(std::isnan(static_cast<double>(shared.target[i])), i / 7 == 1) << i;
+  }
+}
+
 TYPED_TEST(TemporalTarget, SameBitsInEveryRun) {
   using T = typename TypeParam::Type;
   const auto c = Case<T>::draw(33, 100, base_seed());
@@ -210,6 +259,9 @@ TEST_P(TemporalTargetContract, RefusesWhatItCannotDo) {
   refused(bad);
   bad = good;
   bad.delta = nullptr;
+  refused(bad);
+  bad = good;
+  bad.former = &x;
   refused(bad);
   bad = good;
   bad.classes = 0;

@@ -418,10 +418,14 @@ def weight_maps(similarity, size):
 
 
 def answers(rng, case, options):
-    """What every teacher said of the samples an epoch ago; of some there is nothing."""
+    """What every teacher said of the samples an epoch ago, of some nothing; or what the teacher of then says of them now."""
     case.answers = {}
     if options["adm.di_form"] != "kd":
         return {}
+    if options["adm.q"] == "frozen":
+        former = {t: 3 * rng.standard_normal((case.rows, case.classes)) for t in map(int, str(options["adm.teachers"]).split(","))}
+        case.answers = {t: soft(torch.tensor(z), 1) for t, z in former.items()}
+        return {f"former_{t}": z for t, z in former.items()}
     for t in str(options["adm.teachers"]).split(","):
         table = rng.dirichlet(np.ones(case.classes), case.rows)
         table[rng.random(case.rows) < 0.3] = 0
@@ -560,7 +564,7 @@ def wide(rng, case):
 KDCL = {"kdcl.T": between(0.5, 5), "kdcl.lambda": between(0, 3)}
 ADM = {"adm.alpha": between(0.01, 2), "adm.beta": between(0.01, 2), "adm.gamma": between(0, 2), "adm.T": between(0.5, 4),
        "adm.co_form": pick("ce", "kd"), "adm.feat": pick("stages", "last"), "adm.feat_form": pick("mse", "relu", "norm", "drop"),
-       "adm.drop": pick("batch", "sample"), "adm.di_form": pick("ce", "kd"), "adm.delta_last": between(0, 1), "adm.preact": pick(True, False), "adm.teachers": roles}
+       "adm.drop": pick("batch", "sample"), "adm.di_form": pick("ce", "kd"), "adm.q": pick("table", "frozen"), "adm.delta_last": between(0, 1), "adm.preact": pick(True, False), "adm.teachers": roles}
 DML = {"dml.norm": pick("mean", "sum"), "dml.T": between(0.5, 5), "dml.lambda": between(0, 3)}
 OFFLINE_ADM = {**{k: v for k, v in ADM.items() if k != "adm.teachers"}, "adm.gamma": between(0.1, 2)}
 SHAKE = {"shake.g": between(0, 2), "shake.a": between(0, 2), "shake.b": between(0, 2), "shake.T": between(0.5, 6),

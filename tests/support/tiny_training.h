@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -88,6 +89,7 @@ struct RunOptions {
   int batch_size = 32;
   bool independent_augmentation = false;
   Placement placement = {};
+  std::function<std::unique_ptr<Method>(std::unique_ptr<Method>)> wrap = {};  // around the method
 };
 
 class TestRun {
@@ -128,6 +130,7 @@ class TestRun {
 
   static std::unique_ptr<Method> make_method(const RunOptions& o, const MethodOptions& options) {
     std::unique_ptr<Method> method = find_method(o.method).make(options);
+    if (o.wrap) method = o.wrap(std::move(method));
     if (o.add.empty()) return method;
     const AdditionInfo& addition = find_addition(o.add);
     return addition.add(std::move(method), MethodOptions(addition.options));
