@@ -67,8 +67,9 @@ else()
   set(COHORT_HAS_EMULATION OFF)
 endif()
 
-# A kernel that spills registers into memory is an error (tests/simt/device/spilling_kernel.cu proves it).
-set(cohort_ptxas_options -Xptxas=--warn-on-spills,--warning-as-error CACHE INTERNAL "")
+# A kernel that spills registers into memory is an error (tests/simt/device/spilling_kernel.cu proves it). Not through
+# -Xptxas=--warning-as-error: that would go into the binary, and hold for what a driver compiles from the PTX for a newer GPU.
+set(cohort_cuda_warnings -Xptxas=--warn-on-spills -Werror=all-warnings CACHE INTERNAL "")
 
 # cohort_cuda_library(name sources...): device code by nvcc, warnings as errors.
 function(cohort_cuda_library name)
@@ -77,8 +78,7 @@ function(cohort_cuda_library name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr --extended-lambda
     --compress-mode=size -Xcompiler=-Wall,-Wextra>)
   if(COHORT_WERROR)
-    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings
-      ${cohort_ptxas_options}>)
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${cohort_cuda_warnings}>)
   endif()
   target_include_directories(${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:cohort_settings>)
