@@ -126,7 +126,8 @@ Cohort::Cohort(Context& ctx, const std::vector<MemberSpec>& specs, std::unique_p
       sgd_->add(*extra, k, method_->weight_decay(*extra, member.spec.weight_decay));
   }
   sgd_->set_allowed(allowed);
-  if (method_->update_order() == UpdateOrder::kInTurn) prepare_turns();
+  if (const UpdateOrder order = method_->update_order(); order != UpdateOrder::kSimultaneous)
+    prepare_turns(order == UpdateOrder::kNewBatch);
   if (method_->adam_updates()) prepare_second_update();
 }
 
@@ -161,7 +162,8 @@ void Cohort::reserve(std::int64_t rows) {
   inputs_->labels = ctx_.persistent_tensor({inputs_->capacity}, DType::i32);
 }
 
-std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bool training) {
+std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t first, std::int64_t rows,
+                                         bool training) {
   const bool own_views = training && options_.independent_augmentation;
   // A perturbed member's batch is rewritten, and which member that is only the device knows.
   const int count = own_views || (training && perturbation_) ? size() : 1;
@@ -173,22 +175,23 @@ std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bo
     pointers.push_back(batches.back().data);
   }
   on_device(ctx_, [&](auto stream) {
-    kernels::augment(stream, {.images = feed.images().as<std::uint8_t>(),
-                              .image_labels = feed.labels().as<std::int32_t>(),
-                              .indices = inputs_->indices.as<std::int32_t>(),
-                              .image_rows = feed.in_ring() ? inputs_->image_rows.as<std::int32_t>() : nullptr,
-                              .epoch = inputs_->epoch.as<std::int32_t>(),
-                              .batches = pointers,
-                              .labels = inputs_->labels.as<std::int32_t>(),
-                              .batch_size = rows,
-                              .height = static_cast<int>(set[1]),
-                              .width = static_cast<int>(set[2]),
-                              .channels = static_cast<int>(set[3]),
-                              .dtype = ctx_.activation_dtype(),
-                              .seed = ctx_.seed(),
-                              .independent = own_views,
-                              .options = training ? options_.augment : kernels::kNoAugment,
-                              .normalisation = normalisation_});
+    kernels::augment(stream,
+                     {.images = feed.images().as<std::uint8_t>(),
+                      .image_labels = feed.labels().as<std::int32_t>(),
+                      .indices = inputs_->indices.as<std::int32_t>() + first,
+                      .image_rows = feed.in_ring() ? inputs_->image_rows.as<std::int32_t>() + first : nullptr,
+                      .epoch = inputs_->epoch.as<std::int32_t>(),
+                      .batches = pointers,
+                      .labels = inputs_->labels.as<std::int32_t>() + first,
+                      .batch_size = rows,
+                      .height = static_cast<int>(set[1]),
+                      .width = static_cast<int>(set[2]),
+                      .channels = static_cast<int>(set[3]),
+                      .dtype = ctx_.activation_dtype(),
+                      .seed = ctx_.seed(),
+                      .independent = own_views,
+                      .options = training ? options_.augment : kernels::kNoAugment,
+                      .normalisation = normalisation_});
   });
   while (static_cast<int>(batches.size()) < size()) batches.push_back(batches.back());
   return batches;
@@ -197,7 +200,7 @@ std::vector<Tensor> Cohort::make_batches(const Feed& feed, std::int64_t rows, bo
 // Of every member the images it sees, in another place than its batch.
 std::vector<Tensor> Cohort::clean_copies(const Feed& feed, const std::vector<Tensor>& batches) {
   if (options_.independent_augmentation || size() == 1)
-    return make_batches(feed, batches.front().shape[0], /*training=*/true);
+    return make_batches(feed, 0, batches.front().shape[0], /*training=*/true);
   std::vector<Tensor> copies = batches;  // all see the same: another member's
   std::rotate(copies.begin(), copies.begin() + 1, copies.end());
   return copies;
@@ -206,11 +209,26 @@ std::vector<Tensor> Cohort::clean_copies(const Feed& feed, const std::vector<Ten
 void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   ctx_.begin_step();
   feed.take(rows, {inputs_->indices, inputs_->image_rows, inputs_->epoch, inputs_->step, sgd_->rates()});
-  const std::vector<Tensor> batches = make_batches(feed, rows, /*training=*/true);
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    if (!members_[k].frozen) members_[k].network->parameters().reset_grads();
+    for (ParameterSet* own : own_parameters(*method_, static_cast<int>(k))) own->reset_grads();
+  }
   StepView view;
-  view.labels = {inputs_->labels.data, {rows}, DType::i32, nullptr};
-  view.indices = {inputs_->indices.data, {rows}, DType::i32, nullptr};
   view.epoch = inputs_->epoch;
+  const std::vector<Update> updates =
+      had_turn_.empty() ? update_on_one_batch(feed, view, rows) : update_with_new_batches(feed, view, rows);
+  plan.report = updates.back().report;
+  record(updates);
+}
+
+void Cohort::show_rows(StepView& view, std::int64_t first, std::int64_t rows) const {
+  view.labels = {inputs_->labels.as<std::int32_t>() + first, {rows}, DType::i32, nullptr};
+  view.indices = {inputs_->indices.as<std::int32_t>() + first, {rows}, DType::i32, nullptr};
+}
+
+std::vector<Cohort::Update> Cohort::update_on_one_batch(const Feed& feed, StepView& view, std::int64_t rows) {
+  const std::vector<Tensor> batches = make_batches(feed, 0, rows, /*training=*/true);
+  show_rows(view, 0, rows);
   if (perturbation_) {
     const std::vector<Tensor> sources = clean_copies(feed, batches);
     perturbation_->apply(ctx_, view, batches, sources, inputs_->step, normalisation_);
@@ -220,19 +238,25 @@ void Cohort::step_once(Feed& feed, Plan& plan, std::int64_t rows) {
   view.outputs = walked.outputs;
   view.former = walked.former;
   if (!walked.shared.empty()) view.shared = ctx_.leaf(walked.shared);
-  for (std::size_t k = 0; k < members_.size(); ++k) {
-    if (!members_[k].frozen) members_[k].network->parameters().reset_grads();
-    for (ParameterSet* own : own_parameters(*method_, static_cast<int>(k))) own->reset_grads();
-  }
-  const std::vector<Update> updates =
-      turns_.empty() ? std::vector{update_all(view, walked)} : update_in_turn(view, walked);
-  plan.report = updates.back().report;
-  record(updates);
+  return turns_.empty() ? std::vector{update_all(view, walked)} : update_in_turn(view, walked);
+}
+
+std::int64_t Cohort::member_rows(const Feed& feed, std::int64_t rows, std::size_t k) const {
+  if (had_turn_.empty()) return rows;
+  const std::int64_t batch = feed.batch_size() / size();
+  return std::clamp<std::int64_t>(rows - static_cast<std::int64_t>(k) * batch, 0, batch);
 }
 
 Feed Cohort::make_feed(const DeviceImages& images, std::span<const std::int32_t> indices,
                        std::int64_t batch_size, bool shuffle) {
-  return {ctx_, images, indices, batch_size, shuffle, sgd_->rates().count()};
+  const auto count = static_cast<std::int64_t>(indices.size());
+  if (count <= (batches_per_step() - 1) * batch_size) {
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("{} images are not a batch of {} for each of {} networks", count, batch_size, size()),
+        "a smaller --batch-size, or dml.update=in-turn");
+  }
+  return {ctx_, images, indices, batch_size * batches_per_step(), shuffle, sgd_->rates().count()};
 }
 
 std::vector<float> Cohort::rate_table(const std::vector<std::vector<double>>& rates) const {
@@ -255,8 +279,8 @@ void Cohort::train(Feed& feed) {
   plan.step->run();
   records_->mark(feed.step(), &plan.report);
   feed.advance();
-  for (Member& member : members_) {
-    if (!member.frozen) ++member.batches_tracked;
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    if (!members_[k].frozen && member_rows(feed, rows, k) > 0) ++members_[k].batches_tracked;
   }
 }
 
@@ -271,9 +295,10 @@ void Cohort::record(const std::vector<Update>& updates) {
       sources.push_back(of(updates.front()));
       return;
     }
-    // Of every member what its own turn measured.
+    // Of every member what its own turn measured, or the last one where it had none.
     for (std::int64_t k = 0; k < m; ++k)
-      sources.push_back(ops::entry(of(updates[static_cast<std::size_t>(k)]), k));
+      sources.push_back(
+          ops::entry(of(updates[std::min(static_cast<std::size_t>(k), updates.size() - 1)]), k));
   };
   add([](const Update& u) { return u.report.loss; });
   add([](const Update& u) { return u.report.ce; });
@@ -334,7 +359,7 @@ void Cohort::evaluate_once(Evaluation& evaluation, std::int64_t rows) {
   ctx_.set_recording(false);
   Feed& feed = evaluation.feed;
   feed.take(rows, {inputs_->indices, inputs_->image_rows, inputs_->epoch, inputs_->step, {}});
-  const std::vector<Tensor> batches = make_batches(feed, rows, /*training=*/false);
+  const std::vector<Tensor> batches = make_batches(feed, 0, rows, /*training=*/false);
   kernels::AppendRowsArgs args{.dtype = ctx_.parameter_dtype(),
                                .members = size(),
                                .cursor = feed.cursor().as<std::int32_t>(),

@@ -78,7 +78,13 @@ class Cohort {
   // At the end of every epoch: the former networks become what the networks are.
   void end_epoch();
 
-  // A feed for this cohort, and its table of learning rates: one rate per member for each step.
+  // Batches that a step takes: of all members the same one, or one of each (UpdateOrder::kNewBatch).
+  int batches_per_step() const { return had_turn_.empty() ? 1 : size(); }
+  // Images of the member's batch in a step of `rows` images; 0: the epoch had none left for it.
+  std::int64_t member_rows(const Feed& feed, std::int64_t rows, std::size_t k) const;
+
+  // A feed for this cohort, batch_size images a batch, and its table of learning rates: one rate per member
+  // for each step. Throws Error(kUsage) where there is no batch for every member.
   Feed make_feed(const DeviceImages& images, std::span<const std::int32_t> indices, std::int64_t batch_size,
                  bool shuffle);
   std::vector<float> rate_table(const std::vector<std::vector<double>>& rates) const;
@@ -143,7 +149,7 @@ class Cohort {
   void backward_shared(const Walk& walk, const StepView& view);
   void prepare_former(std::size_t k, const ImageSet& data);
   Tensor former_logits(std::size_t k, const Tensor& batch);
-  void prepare_turns();
+  void prepare_turns(bool new_batches);
   void prepare_second_update();
   void reserve(std::int64_t rows);
   void step_once(Feed& feed, Plan& plan, std::int64_t rows);
@@ -153,10 +159,16 @@ class Cohort {
     Report report;
     Tensor mask;  // (M) i32: who was stepped
   };
+  std::vector<Update> update_on_one_batch(const Feed& feed, StepView& view, std::int64_t rows);
   Update update_all(StepView& view, const Walk& walked);
   std::vector<Update> update_in_turn(StepView& view, const Walk& walked);
+  std::vector<Update> update_with_new_batches(const Feed& feed, StepView& view, std::int64_t rows);
+  Update take_turn(StepView& view, std::size_t k);
+  void answer_only(std::size_t k, const Tensor& batch, models::Outputs& out);
+  void show_rows(StepView& view, std::int64_t first, std::int64_t rows) const;
   void record(const std::vector<Update>& updates);
-  std::vector<Tensor> make_batches(const Feed& feed, std::int64_t rows, bool training);
+  // Of the step's images, from number `first` on.
+  std::vector<Tensor> make_batches(const Feed& feed, std::int64_t first, std::int64_t rows, bool training);
   std::vector<Tensor> clean_copies(const Feed& feed, const std::vector<Tensor>& batches);
 
   Context& ctx_;
@@ -169,7 +181,9 @@ class Cohort {
   std::unique_ptr<PerturbationStage> perturbation_;
   std::unique_ptr<nn::Sgd> sgd_;
   std::unique_ptr<SecondUpdate> second_update_;
-  std::vector<Tensor> turns_;  // (M) i32 each: 1 for the member whose turn it is; empty unless in turn
+  // (M) i32 each: 1 for the member whose turn it is; empty unless in turn. And with new batches 1 for those
+  // who had one when 1, 2, ... did.
+  std::vector<Tensor> turns_, had_turn_;
   kernels::Normalisation normalisation_;
   std::map<std::pair<const void*, std::int64_t>, Plan> plans_;  // by the address of the feed's cursor
   std::map<std::pair<std::uint64_t, std::vector<std::int32_t>>, std::unique_ptr<Evaluation>>

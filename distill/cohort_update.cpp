@@ -1,4 +1,5 @@
 // One update of a Cohort: the networks walked forwards, the method's losses, the way back, the optimiser.
+#include <algorithm>
 #include <utility>
 
 #include "core/ops/pointwise.h"
@@ -212,7 +213,7 @@ void Cohort::prepare_second_update() {
   second_update_ = std::make_unique<SecondUpdate>(ctx_, *method_, networks, *sgd_);
 }
 
-void Cohort::prepare_turns() {
+void Cohort::prepare_turns(bool new_batches) {
   check(sharing_.parts == 0 && meetings_.empty(), "cohort: networks that take turns have nothing in common");
   for (std::size_t k = 0; k < members_.size(); ++k) {
     check(!members_[k].frozen, "cohort: a frozen network has no turn");
@@ -220,7 +221,33 @@ void Cohort::prepare_turns() {
     mine[k] = 1;
     turns_.push_back(ctx_.persistent_tensor({size()}, DType::i32));
     ctx_.upload(turns_.back(), mine.data());
+    if (!new_batches) continue;
+    std::fill_n(mine.begin(), k + 1, 1);
+    had_turn_.push_back(ctx_.persistent_tensor({size()}, DType::i32));
+    ctx_.upload(had_turn_.back(), mine.data());
   }
+  check(!new_batches || !perturbation_, "cohort: networks with batches of their own are not perturbed");
+}
+
+// Member k's losses from what the view holds, its way back and its step.
+Cohort::Update Cohort::take_turn(StepView& view, std::size_t k) {
+  method_->losses(ctx_, view);
+  ctx_.fork();
+  ctx_.on_branch(static_cast<int>(k) + 1, [&] {
+    method_->feature_losses(ctx_, view, static_cast<int>(k));
+    ctx_.backward();
+  });
+  ctx_.join();
+  return {view.report, sgd_->step(view.report.loss, turns_[k])};
+}
+
+// A training pass on the current branch that leaves no trace: what others learn from.
+void Cohort::answer_only(std::size_t k, const Tensor& batch, models::Outputs& out) {
+  const WithoutStatistics once(members_[k].network->parameters());
+  ctx_.set_recording(false);
+  out = {};
+  forward(k, 0, batch, /*training=*/true, out);
+  ctx_.set_recording(true);
 }
 
 std::vector<Cohort::Update> Cohort::update_in_turn(StepView& view, const Walk& walked) {
@@ -229,25 +256,40 @@ std::vector<Cohort::Update> Cohort::update_in_turn(StepView& view, const Walk& w
     // What earlier turns wrote for members whose turn had not come is no gradient of theirs.
     for (const models::Outputs& outputs : view.outputs)
       if (outputs.logits.grad != nullptr) outputs.logits.grad->written = false;
-    method_->losses(ctx_, view);
-    ctx_.fork();
-    ctx_.on_branch(static_cast<int>(k) + 1, [&] {
-      method_->feature_losses(ctx_, view, static_cast<int>(k));
-      ctx_.backward();
-    });
-    ctx_.join();
-    updates.push_back({view.report, sgd_->step(view.report.loss, turns_[k])});
+    updates.push_back(take_turn(view, k));
     if (k + 1 == members_.size()) break;
     ctx_.fork();
-    ctx_.on_branch(static_cast<int>(k) + 1, [&] {
-      const WithoutStatistics once(members_[k].network->parameters());
-      ctx_.set_recording(false);
-      view.outputs[k] = {};
-      forward(k, 0, walked.entries[k], /*training=*/true, view.outputs[k]);
-      ctx_.set_recording(true);
-    });
+    ctx_.on_branch(static_cast<int>(k) + 1, [&] { answer_only(k, walked.entries[k], view.outputs[k]); });
     ctx_.join();
   }
+  return updates;
+}
+
+// The step's images are dealt out in batches; who gets none at the end of an epoch is paused in that step.
+std::vector<Cohort::Update> Cohort::update_with_new_batches(const Feed& feed, StepView& view,
+                                                            std::int64_t rows) {
+  std::vector<Update> updates;
+  std::int64_t first = 0;
+  for (std::size_t k = 0; k < members_.size(); ++k) {
+    const std::int64_t own = member_rows(feed, rows, k);
+    if (own == 0) break;
+    show_rows(view, first, own);
+    const std::vector<Tensor> batches = make_batches(feed, first, own, /*training=*/true);
+    first += own;
+    view.outputs.assign(members_.size(), {});
+    view.former.assign(members_.size(), {});
+    ctx_.fork();
+    for (std::size_t j = 0; j < members_.size(); ++j) {
+      ctx_.on_branch(static_cast<int>(j) + 1, [&] {
+        if (j != k) return answer_only(j, batches[j], view.outputs[j]);
+        if (members_[k].former) view.former[k] = former_logits(k, batches[k]);
+        forward(k, 0, batches[k], /*training=*/true, view.outputs[k]);
+      });
+    }
+    ctx_.join();
+    updates.push_back(take_turn(view, k));
+  }
+  if (updates.size() < members_.size()) updates.back().report.step_mask = had_turn_[updates.size() - 1];
   return updates;
 }
 

@@ -20,6 +20,7 @@ class Feed {
   Feed(Context& ctx, const DeviceImages& images, std::span<const std::int32_t> indices,
        std::int64_t batch_size, bool shuffle, std::int64_t columns);
 
+  std::int64_t batch_size() const { return batch_size_; }
   std::int64_t steps_per_epoch() const { return (count_ + batch_size_ - 1) / batch_size_; }
 
   // The next step is number `position` of `epoch`; rates: (steps_per_epoch, columns). The host waits for the

@@ -106,8 +106,10 @@ struct HeldOut {
 };
 
 // When networks are updated. In turn: member 0 first, then its outputs for the same batch again, then member
-// 1, which learns from these, and so on (Zhang et al., CVPR 2018, algorithm 1).
-enum class UpdateOrder { kSimultaneous, kInTurn };
+// 1, which learns from these, and so on (Zhang et al., CVPR 2018, algorithm 1). With new batches: in turn,
+// and every turn takes the epoch's next batch, so that a step takes as many as there are members; whose turn
+// it is not answers in training mode, and its running statistics stay (the same authors' code).
+enum class UpdateOrder { kSimultaneous, kInTurn, kNewBatch };
 
 // A second update of the step, by Adam (nn/adam.h) after the members' SGD: of parts of the method's own and
 // of the members' networks.

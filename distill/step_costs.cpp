@@ -52,7 +52,7 @@ StepCosts step_costs(Cohort& cohort, const DeviceImages& images, std::int64_t ro
   constexpr std::int64_t kSteps = 3;  // two before the capture, as in training
   Context& ctx = cohort.context();
   check(ctx.rehearsal() != nullptr, "step_costs: the context does not rehearse");
-  std::vector<std::int32_t> indices(static_cast<std::size_t>(kSteps * rows));
+  std::vector<std::int32_t> indices(static_cast<std::size_t>(kSteps * cohort.batches_per_step() * rows));
   for (std::size_t i = 0; i < indices.size(); ++i)
     indices[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % images.images.shape[0]);
   std::vector<double> rates;

@@ -36,7 +36,7 @@ struct StepCosts {
   int casts() const;  // nodes that only convert
 };
 
-// `cohort` belongs to a context that rehearses, as do the images. `rows` images a step; they come again when
+// `cohort` belongs to a context that rehearses, as do the images. `rows` images a batch; they come again when
 // the set is shorter.
 StepCosts step_costs(Cohort& cohort, const DeviceImages& images, std::int64_t rows);
 

@@ -78,8 +78,9 @@ StepRecord Trainer::next_record() {
                     .operation = v.operation,
                     .members = {}};
   for (std::size_t k = 0; k < v.loss.size(); ++k) {
-    record.members.push_back({v.loss[k], v.ce[k], v.kl[k], v.feature[k], rates[k], v.correct_top1[k],
-                              v.stepped[k], v.paused[k], v.mode[k]});
+    const auto rows = static_cast<int>(cohort_.member_rows(*feed_, record.rows, k));
+    record.members.push_back({v.loss[k], v.ce[k], v.kl[k], v.feature[k], rates[k], rows,
+                              rows == 0 ? 0 : v.correct_top1[k], v.stepped[k], v.paused[k], v.mode[k]});
   }
   return record;
 }
@@ -100,7 +101,7 @@ void Trainer::finish_step() {
           "its weights were not updated by that step; lower --lr, or use --nan skip");
     }
     // A paused member has no loss in force; its cross-entropy is what people compare.
-    if (s.stepped) sums_.loss[k] += (s.paused ? s.ce : s.loss) * record.rows;
+    if (s.stepped && s.rows > 0) sums_.loss[k] += (s.paused ? s.ce : s.loss) * s.rows;
     sums_.correct[k] += s.correct_top1;
   }
   sums_.rows += record.rows;
@@ -120,14 +121,23 @@ CohortScores Trainer::evaluate(const DeviceImages& images, const std::vector<std
   return score(logits, own, data_.train->num_classes);
 }
 
+// The member's share of the epoch's images.
+std::int64_t Trainer::epoch_rows(std::size_t member) const {
+  if (cohort_.batches_per_step() == 1) return std::max<std::int64_t>(sums_.rows, 1);
+  std::int64_t rows = 0;
+  for (std::int64_t position = 0; position < steps_per_epoch(); ++position)
+    rows += cohort_.member_rows(*feed_, feed_->rows(position), member);
+  return rows;
+}
+
 void Trainer::finish_epoch() {
   cohort_.end_epoch();
   EpochRecord record;
   record.epoch = static_cast<int>(step_ / steps_per_epoch()) - 1;
   record.step = step_;
   record.learning_rates = last_rates_;
-  const double rows = static_cast<double>(std::max<std::int64_t>(sums_.rows, 1));
   for (std::size_t k = 0; k < sums_.loss.size(); ++k) {
+    const auto rows = static_cast<double>(epoch_rows(k));
     record.train_loss.push_back(sums_.loss[k] / rows);
     record.train_top1.push_back(static_cast<double>(sums_.correct[k]) / rows);
     sums_.loss[k] = 0;

@@ -48,6 +48,7 @@ struct TrainerData {
 struct MemberStep {
   double loss = 0, ce = 0, kl = 0, feature = 0;  // loss = everything in force
   double learning_rate = 0;
+  int rows = 0;  // of its batch; 0: it had none, and is paused
   int correct_top1 = 0;
   bool stepped = true;  // false: its numbers were not finite
   bool paused = false;  // the method did not let it step: it learnt nothing
@@ -57,7 +58,7 @@ struct MemberStep {
 struct StepRecord {
   std::int64_t step = 0;  // completed steps
   int epoch = 0;          // 0-based
-  int rows = 0;
+  int rows = 0;           // of all batches
   int teacher = -1, perturbed = -1, operation = -1;
   std::vector<MemberStep> members;
 };
@@ -129,8 +130,9 @@ class Trainer {
   struct EpochSums {
     std::vector<double> loss;
     std::vector<std::int64_t> correct;
-    std::int64_t rows = 0;
+    std::int64_t rows = 0;  // of all batches
   };
+  std::int64_t epoch_rows(std::size_t member) const;
   void start_epoch(int epoch, std::int64_t position);
   void finish_step();
   void finish_epoch();

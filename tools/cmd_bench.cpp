@@ -58,10 +58,11 @@ int run_bench(const Arguments& arguments) {
   if (arguments.has("--dry-run")) return print_step_costs(config, arguments.has("--json"));
   RunSetup run = make_run(config, [](const std::string& text) { print_warning(text); });
   const distill::DeviceImages images = distill::to_device(*run.ctx, run.data.train, placement(config));
-  // One epoch of as many steps as are run, each on the same batch size; images come again when the set is
-  // short.
+  // One epoch of as many steps as are run, each on batches of the same size; images come again when the set
+  // is short.
   const std::int64_t rows = std::min(batch, run.data.train.size());
-  std::vector<std::int32_t> indices(static_cast<std::size_t>(rows * (warmup + steps)));
+  const std::int64_t batches = run.cohort->batches_per_step();
+  std::vector<std::int32_t> indices(static_cast<std::size_t>(rows * batches * (warmup + steps)));
   for (std::size_t i = 0; i < indices.size(); ++i)
     indices[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % run.data.train.size());
   std::vector<double> rates;
@@ -101,7 +102,7 @@ int run_bench(const Arguments& arguments) {
                        {"p80_ms", 1e3 * percentile(seconds, 0.8)},
                        {"min_ms", 1e3 * seconds.front()},
                        {"max_ms", 1e3 * seconds.back()},
-                       {"images_per_second", static_cast<double>(rows) / median},
+                       {"images_per_second", static_cast<double>(rows * batches) / median},
                        {"operations", run.cohort->num_recorded_operations()},
                        {"primitives", primitives},
                        {"arena_bytes", run.ctx->arena_bytes()},

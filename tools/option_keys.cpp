@@ -208,7 +208,7 @@ std::vector<OptionKey> train_keys() {
        .default_value = std::int64_t{128},
        .min = 1,
        .max = 65536,
-       .help = "images per step",
+       .help = "images per step (per network and step with dml.update=new-batch)",
        .flag = "--batch-size",
        .metavar = "N",
        .alias = "--batch"},

@@ -80,6 +80,7 @@ RunWriter::RunWriter(const Config& config, const RunSetup& run, Progress& progre
     : config_(config), run_(run), progress_(progress), options_(std::move(options)) {
   const auto members = static_cast<std::size_t>(run.cohort->size());
   shown_correct_.assign(members, 0);
+  shown_rows_.assign(members, 0);
   best_val_.assign(members + 1, -1);
   best_epoch_.assign(members + 1, -1);
   if (!options_.folder.empty()) {
@@ -194,12 +195,14 @@ void RunWriter::resume(const Checkpoint& checkpoint, const std::vector<std::stri
 void RunWriter::on_step(const distill::StepRecord& record) {
   if (record.epoch != shown_epoch_) {
     shown_epoch_ = record.epoch;
-    shown_rows_ = 0;
+    shown_rows_.assign(shown_rows_.size(), 0);
     shown_correct_.assign(shown_correct_.size(), 0);
   }
-  shown_rows_ += record.rows;
   rate_images_ += record.rows;
-  for (std::size_t k = 0; k < record.members.size(); ++k) shown_correct_[k] += record.members[k].correct_top1;
+  for (std::size_t k = 0; k < record.members.size(); ++k) {
+    shown_rows_[k] += record.members[k].rows;
+    shown_correct_[k] += record.members[k].correct_top1;
+  }
   const bool logged = record.step == 1 || record.step % config_.integer("log.every_steps") == 0;
   if (!logged && !progress_.due()) return;
 
@@ -218,11 +221,12 @@ void RunWriter::on_step(const distill::StepRecord& record) {
   sample.steps = trainer_->steps_per_epoch();
   sample.step = (record.step - 1) % sample.steps + 1;
   sample.images_per_second = rate_;
-  const double images_left = static_cast<double>(sample.epochs * sample.steps - record.step) *
-                             static_cast<double>(config_.integer("train.batch_size"));
+  const double images_left =
+      static_cast<double>(sample.epochs * sample.steps - record.step) *
+      static_cast<double>(config_.integer("train.batch_size") * run_.cohort->batches_per_step());
   sample.seconds_left = rate_ > 0 ? images_left / rate_ : -1;
   for (std::size_t k = 0; k < record.members.size(); ++k) {
-    const double top1 = 100.0 * static_cast<double>(shown_correct_[k]) / static_cast<double>(shown_rows_);
+    const double top1 = 100.0 * static_cast<double>(shown_correct_[k]) / static_cast<double>(shown_rows_[k]);
     sample.networks.push_back({run_.cohort->members()[k].spec.id, record.members[k].loss, top1});
   }
   progress_.step(sample);

@@ -90,7 +90,7 @@ class RunWriter : public distill::TrainerObserver {
   std::int64_t saved_step_ = -1;
   std::int64_t shown_epoch_ = -1;
   std::vector<std::int64_t> shown_correct_;
-  std::int64_t shown_rows_ = 0;
+  std::vector<std::int64_t> shown_rows_;
   std::vector<double> best_val_;
   std::vector<int> best_epoch_;
   Json summary_;

@@ -102,12 +102,17 @@ std::string place_of_images(const RunSetup& run, const distill::Trainer& trainer
 
 // Only a step tells what a step takes: activations, gradients and scratch are allocated as it runs.
 void take_one_step(const Config& config, RunSetup& run, const distill::Trainer& trainer) {
-  const std::vector<std::int32_t> indices(run.split.train.begin(),
-                                          run.split.train.begin() + first_batch(config, run));
-  distill::Feed feed = run.cohort->make_feed(trainer.train_images(), indices,
-                                             static_cast<std::int64_t>(indices.size()), /*shuffle=*/false);
+  const std::int64_t batch = first_batch(config, run);
+  const std::int64_t images =
+      std::min(batch * run.cohort->batches_per_step(), static_cast<std::int64_t>(run.split.train.size()));
+  const std::vector<std::int32_t> indices(run.split.train.begin(), run.split.train.begin() + images);
+  distill::Feed feed = run.cohort->make_feed(trainer.train_images(), indices, batch, /*shuffle=*/false);
   feed.start(0, 0, run.cohort->rate_table({std::vector<double>(run.cohort->members().size(), 0.0)}));
   run.cohort->train(feed);
+}
+
+std::size_t weight_bytes(const ParameterSet& set) {
+  return set.values().bytes() + (set.shadow().empty() ? 0 : set.shadow().bytes());
 }
 
 void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run,
@@ -121,9 +126,10 @@ void print_memory_plan(RunWriter& writer, const Config& config, RunSetup& run,
   for (std::size_t k = 0; k < run.cohort->members().size(); ++k) {
     const distill::Cohort::Member& member = run.cohort->members()[k];
     const ParameterSet& set = member.network->parameters();
-    const std::size_t shadow = set.shadow().data == nullptr ? 0 : set.shadow().bytes();
-    table.add({member.spec.id, mib(set.values().bytes() + shadow), mib(set.grads().bytes()),
-               mib(set.momenta().bytes()), mib(run.ctx->branch_step_bytes(static_cast<int>(k) + 1))});
+    std::size_t weights = weight_bytes(set);
+    if (member.former) weights += weight_bytes(member.former->parameters());
+    table.add({member.spec.id, mib(weights), mib(set.grads().bytes()), mib(set.momenta().bytes()),
+               mib(run.ctx->branch_step_bytes(static_cast<int>(k) + 1))});
   }
   table.add({"shared", "-", "-", "-", mib(run.ctx->branch_step_bytes(Context::kMain))});
   writer.line(fmt::format("memory of the engine, batch {}: {} MiB in arenas; {}", first_batch(config, run),

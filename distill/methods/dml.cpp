@@ -38,9 +38,9 @@ class Dml final : public Method {
         temperature_(options.number("dml.T")),
         lambda_(options.number("dml.lambda")),
         attached_(options.flag("dml.attached")),
-        order_(options.choice("dml.update") == 0 ? UpdateOrder::kSimultaneous : UpdateOrder::kInTurn),
+        order_(static_cast<UpdateOrder>(options.choice("dml.update"))),
         matrix_(parse_matrix(options.text("dml.weights"))) {
-    if (attached_ && order_ == UpdateOrder::kInTurn) {
+    if (attached_ && order_ != UpdateOrder::kSimultaneous) {
       throw Error(ErrorKind::kUsage, "dml.attached sends gradients to networks whose turn it is not",
                   "dml.update=simultaneous, or dml.attached=false");
     }
@@ -53,9 +53,7 @@ class Dml final : public Method {
         "net i: CE(z_i, y) + {} {}_(j != i) T^2 KL(softmax(z_j/T) || softmax(z_i/T)), T={:g}, batchmean, "
         "targets {}, {}, {} networks",
         weight, norm_ == Norm::kMean ? "mean" : "sum", temperature_, attached_ ? "attached" : "detached",
-        order_ == UpdateOrder::kSimultaneous ? "simultaneous update"
-                                             : "one after the other, each from the same batch's new outputs",
-        members);
+        order_text(), members);
   }
 
   UpdateOrder update_order() const override { return order_; }
@@ -89,6 +87,18 @@ class Dml final : public Method {
   }
 
  private:
+  const char* order_text() const {
+    switch (order_) {
+      case UpdateOrder::kSimultaneous:
+        return "simultaneous update";
+      case UpdateOrder::kInTurn:
+        return "one after the other, each from the same batch's new outputs";
+      case UpdateOrder::kNewBatch:
+        return "one after the other, each on a new batch";
+    }
+    internal_error("dml: no such order");
+  }
+
   Norm norm_;
   double temperature_, lambda_;
   bool attached_;
@@ -119,9 +129,9 @@ MethodInfo dml_info() {
                   {.key = "dml.update",
                    .type = OptionType::kChoice,
                    .default_value = "simultaneous",
-                   .help = "all from one set of outputs, or one after the other, each from new ones for the "
-                           "same batch (paper)",
-                   .choices = {"simultaneous", "in-turn"}},
+                   .help = "all from one set of outputs; or one after the other, each from new ones for the "
+                           "same batch (paper), or each on the epoch's next batch (its code)",
+                   .choices = {"simultaneous", "in-turn", "new-batch"}},
                   {.key = "dml.weights",
                    .type = OptionType::kText,
                    .default_value = "",
@@ -136,8 +146,14 @@ MethodInfo dml_info() {
              {"dml.attached", "false"},
              {"dml.update", "in-turn"}}},
            {"official-tf1",
-            "KL summed over the peers, T = 1; not here: a new batch for every network, Adam, label smoothing",
-            {{"dml.norm", "sum"}, {"dml.T", "1"}, {"dml.lambda", "1"}, {"dml.attached", "false"}}},
+            "KL summed over the peers, T = 1; networks step one after the other, each on a new batch; not "
+            "here: "
+            "Adam, label smoothing",
+            {{"dml.norm", "sum"},
+             {"dml.T", "1"},
+             {"dml.lambda", "1"},
+             {"dml.attached", "false"},
+             {"dml.update", "new-batch"}}},
            {"okddip",
             "OKDDip's code: T = 3, gradients reach the teaching side; not here: 1e-7 on every target",
             {{"dml.norm", "mean"}, {"dml.T", "3"}, {"dml.lambda", "1"}, {"dml.attached", "true"}}},

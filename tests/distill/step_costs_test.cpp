@@ -61,7 +61,8 @@ struct Trial {
 
   // Two steps before the capture, and the captured one.
   void train() {
-    const std::vector<std::int32_t> indices(static_cast<std::size_t>(3 * batch), 0);
+    const std::vector<std::int32_t> indices(static_cast<std::size_t>(3 * batch * cohort->batches_per_step()),
+                                            0);
     const std::vector<double> rates(cohort->members().size(), 0.0);
     Feed feed = cohort->make_feed(images, indices, batch, /*shuffle=*/false);
     feed.start(0, 0, cohort->rate_table({rates, rates, rates}));
@@ -237,6 +238,12 @@ TEST_P(StepCostsOf, EveryMethodIsWhatTheDeviceCaptures) {
                     .side = 8,
                     .batch = 2,
                     .settings = {{"adm.di_form", "kd"}, {"adm.q", "frozen"}}});
+  expect_same_step({.method = "dml",
+                    .models = {"resnet8", "resnet8"},
+                    .precision = GetParam(),
+                    .side = 8,
+                    .batch = 2,
+                    .settings = {{"dml.update", "new-batch"}}});
 }
 #endif
 

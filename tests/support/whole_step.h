@@ -17,7 +17,8 @@ class WholeStep {
       : run(in_double(std::move(o))),
         set_(patterns(kImages, 5, 3, 0)),
         images_(to_device(run.context(), set_)),
-        feed_(run.cohort->make_feed(images_, indices(), kImages, /*shuffle=*/false)) {}
+        feed_(run.cohort->make_feed(images_, indices(), kImages / run.cohort->batches_per_step(),
+                                    /*shuffle=*/false)) {}
 
   // Of all members together.
   double loss() {
