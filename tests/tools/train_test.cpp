@@ -525,7 +525,8 @@ TEST(Train, TheSecondInterruptEndsAtOnce) {
   const auto begin = std::chrono::steady_clock::now();
   process.signal(SIGINT);
   EXPECT_EQ(process.wait().code, 130);
-  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 1.0);
+  // ThreadSanitizer waits a second for other threads when a process ends.
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 2.0);
 }
 
 }  // namespace
