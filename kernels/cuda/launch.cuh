@@ -1,4 +1,5 @@
-// simt::launch for nvcc: cudaLaunchKernelEx, the opt-in to more than 48 KiB of shared memory, and the check.
+// simt::launch for nvcc: cudaLaunchKernelEx, the opt-in to more than 48 KiB of shared memory, cooperative
+// launches, and the check.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "kernels/base/error.h"
@@ -59,7 +61,38 @@ inline void wait_if_asked(const void* kernel, const LaunchConfig& config) {
   if (status != cudaSuccess) launch_failed(kernel, config, status);
 }
 
+inline unsigned resident_blocks(const void* kernel, const LaunchConfig& config) {
+  using Key = std::tuple<int, const void*, std::size_t, std::size_t>;
+  static std::mutex mutex;
+  static std::map<Key, unsigned> known;
+  const auto require = [&](cudaError_t status) {
+    if (status != cudaSuccess) launch_failed(kernel, config, status);
+  };
+  int device = 0;
+  require(cudaGetDevice(&device));
+  const std::size_t threads = std::size_t{config.block.x} * config.block.y * config.block.z;
+  const std::lock_guard lock(mutex);
+  const auto [entry, is_new] = known.try_emplace(Key{device, kernel, threads, config.shared}, 0U);
+  if (!is_new) return entry->second;
+  int cooperative = 0, multiprocessors = 0, blocks = 0;
+  require(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device));
+  require(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  allow_shared(kernel, config);
+  require(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, static_cast<int>(threads),
+                                                        config.shared));
+  if (cooperative != 0) entry->second = static_cast<unsigned>(multiprocessors * blocks);
+  return entry->second;
+}
+
 }  // namespace detail
+
+// How many blocks of such a launch the device runs at the same time: what a cooperative launch may have. Asks
+// the device once per kernel and size; a step that is rehearsed has no device and goes by the nominal one.
+template <class... Params>
+unsigned resident_blocks(void (*kernel)(Params...), const LaunchConfig& config) {
+  if (config.stream.rehearsal != nullptr) return nominal_resident_blocks(config);
+  return detail::resident_blocks(reinterpret_cast<const void*>(kernel), config);
+}
 
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... args) {
@@ -71,6 +104,13 @@ void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... arg
   launch_config.blockDim = config.block;
   launch_config.dynamicSmemBytes = config.shared;
   launch_config.stream = config.stream.handle;
+  cudaLaunchAttribute cooperative = {};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  if (config.cooperative) {
+    launch_config.attrs = &cooperative;
+    launch_config.numAttrs = 1;
+  }
   const cudaError_t status = cudaLaunchKernelEx(&launch_config, kernel, std::forward<Args>(args)...);
   if (status != cudaSuccess) detail::launch_failed(symbol, config, status);
   detail::wait_if_asked(symbol, config);

@@ -1,9 +1,11 @@
 // The only inline PTX: 16-byte copies from global to shared memory that do not wait (cp.async), for double
-// buffers.
+// buffers; and a load to poll with.
 //
 //   copy_async16(dst, src); commit_async();   any number of copies, then one group; groups complete in order
 //   wait_async<n>();                          all but the newest n groups of the calling thread have arrived
 // A barrier must follow before other threads read what was copied.
+//
+//   load_relaxed(word)                        from L2, where atomics are made; orders nothing
 //
 // The emulated twin is deliberately late: a copy fills its target with 0xFF and the bytes come with the wait.
 #pragma once
@@ -38,6 +40,10 @@ void wait_async(SIMT_SITE_PARAMETERS) {
   }
 }
 
+inline unsigned load_relaxed(const unsigned* word) {
+  return simt::detail::load(word);
+}
+
 #else
 
 __device__ inline void copy_async16(void* shared, const void* global) {
@@ -55,6 +61,15 @@ __device__ inline void commit_async() {
 template <int kNewest>
 __device__ void wait_async() {
   asm volatile("cp.async.wait_group %0;" : : "n"(kNewest) : "memory");
+}
+
+__device__ inline unsigned load_relaxed(const unsigned* word) {
+  unsigned value = 0;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];"
+               : "=r"(value)
+               : "l"(__cvta_generic_to_global(word))
+               : "memory");
+  return value;
 }
 
 #endif

@@ -18,7 +18,8 @@
 //   - shuffles and votes order no memory: an exchange through shared memory inside a warp needs __syncwarp().
 //   - between blocks: __threadfence(), atomic, __threadfence() in the thread that did the atomic, then the
 //     barrier (last_block() of prim.cuh does this).
-//   - no float atomics where results must repeat; no block ever waits for another one.
+//   - no float atomics where results must repeat; a block waits for another one in a cooperative launch only,
+//     in grid_barrier() of grid_barrier.cuh.
 #pragma once
 
 #ifndef SIMT_EMULATED

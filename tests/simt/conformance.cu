@@ -1,6 +1,7 @@
 #include "simt/conformance.h"
 
 #include "kernels/base/philox.h"
+#include "kernels/cuda/grid_barrier.cuh"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/vec.cuh"
@@ -373,6 +374,21 @@ __global__ void last_of_many(Word* out, unsigned* counters) {
   }
 }
 
+// Every block adds what its neighbour wrote in the round before: two barriers of all blocks per round.
+__global__ void grid_rounds(Word* out, unsigned* word) {
+  const int t = thread_in_block();
+  const unsigned next = (blockIdx.x + 1) % gridDim.x;
+  Word* const own = out + blockIdx.x * kConformanceThreads;
+  Word value = input(t + static_cast<int>(blockIdx.x));
+  for (int round = 0; round < kGridRounds; ++round) {
+    own[t] = value;
+    grid_barrier(word);
+    value = value * 3 + out[next * kConformanceThreads + (t + 1) % kConformanceThreads];
+    grid_barrier(word);
+  }
+  own[t] = value;
+}
+
 template <class Case>
 ConformanceOutput output(const char* name) {
   Memory<Word> out(static_cast<std::size_t>(kConformanceThreads * Case::kWords), 0);
@@ -420,6 +436,17 @@ std::vector<ConformanceOutput> run_conformance() {
   outputs.push_back({"last_of_many", last_out.values()});
   outputs.back().words.resize(kConformanceThreads);
   for (const unsigned counter : counters.values()) outputs.back().words.push_back(counter);
+  // Twice with one word of memory, the second time with another number of blocks.
+  Memory<unsigned> turns(1, 0U);
+  std::vector<Word> rounds;
+  for (const unsigned blocks : {kGridBlocks, kGridBlocks - 1}) {
+    Memory<Word> grid_out(static_cast<std::size_t>(blocks * kConformanceThreads), 0);
+    launch(grid_rounds, {.grid = blocks, .block = kConformanceThreads, .cooperative = true}, grid_out.data(),
+           turns.data());
+    const std::vector<Word> words = grid_out.values();
+    rounds.insert(rounds.end(), words.begin(), words.end());
+  }
+  outputs.push_back({"grid_rounds", rounds});
   Memory<Word> large_out(256, 0);
   launch(large_shared, {.grid = 1, .block = 256, .shared = 100 * 1024}, large_out.data(), 25 * 1024);
   outputs.push_back({"large_shared", large_out.values()});

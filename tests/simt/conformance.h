@@ -15,6 +15,8 @@ struct ConformanceOutput {
 };
 
 inline constexpr int kConformanceThreads = 64;
+inline constexpr unsigned kGridBlocks = 5;
+inline constexpr int kGridRounds = 3;
 
 std::vector<ConformanceOutput> run_conformance();
 

@@ -461,6 +461,27 @@ TEST_F(Conformance, LastOfManyBlocks) {
   EXPECT_EQ(got[kThreads + 1], 0U);
 }
 
+TEST_F(Conformance, BarriersOfAllBlocks) {
+  std::vector<Word> expected;
+  for (const unsigned blocks : {kGridBlocks, kGridBlocks - 1}) {
+    std::vector<Word> values;
+    for (unsigned b = 0; b < blocks; ++b) {
+      for (int t = 0; t < kThreads; ++t) values.push_back(input_word(t + static_cast<int>(b)));
+    }
+    for (int round = 0; round < kGridRounds; ++round) {
+      const std::vector<Word> before = values;
+      for (std::size_t b = 0; b < blocks; ++b) {
+        for (std::size_t t = 0; t < kThreads; ++t) {
+          values[b * kThreads + t] =
+              3 * before[b * kThreads + t] + before[(b + 1) % blocks * kThreads + (t + 1) % kThreads];
+        }
+      }
+    }
+    expected.insert(expected.end(), values.begin(), values.end());
+  }
+  EXPECT_EQ(output("grid_rounds"), expected);
+}
+
 TEST_F(Conformance, LargeSharedMemory) {
   const std::vector<Word>& got = output("large_shared");
   for (Word t = 0; t < 256; ++t) {

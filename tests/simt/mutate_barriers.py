@@ -22,7 +22,7 @@ import sys
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-STATEMENT = re.compile(r"\b(?:__syncthreads|__syncwarp|__threadfence(?:_system)?|wait_async<\d+>)\s*\([^;]*?\)\s*;")
+STATEMENT = re.compile(r"\b(?:__syncthreads|__syncwarp|__threadfence(?:_system)?|wait_async<\d+>|wait_for_change)\s*\([^;{]*?\)\s*;")
 SCHEDULES = ["forward", "reverse", "random:1", "random:2"]
 CONFORMANCE = ROOT / "tests/simt/conformance.cu"
 TIMEOUT = 1800

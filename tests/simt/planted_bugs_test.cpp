@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/base/error.h"
+#include "kernels/cuda/grid_barrier.cuh"
 #include "kernels/cuda/prim.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "simt/support/flavour.h"
@@ -292,6 +294,114 @@ TEST(PlantedBugs, Launches) {
 
 TEST(PlantedBugs, ALaunchInsideAKernel) {
   expect_parts(fault_of([] { launch(nested, {.grid = 1, .block = 1}); }), {"a kernel launches a kernel"});
+}
+
+// --- blocks that wait for each other ---
+
+// One block may never come, and every block may be missing a thread.
+__global__ void wait_for_blocks(unsigned* word, unsigned without_block, unsigned without_thread) {
+  if (blockIdx.x == without_block || threadIdx.x == without_thread) return;
+  cohort::kernels::grid_barrier(word);
+}
+constexpr unsigned kNobody = 1000;
+
+TEST(PlantedBugs, ABlockThatNeverComesToTheGridBarrier) {
+  const auto launch_without = [](unsigned block, unsigned thread) {
+    Memory<unsigned> word(1, 0U);
+    return fault_of([&] {
+      launch(wait_for_blocks, {.grid = 3, .block = 64, .cooperative = true}, word.data(), block, thread);
+    });
+  };
+  for (const Schedule& schedule : test::all_schedules()) {
+    const ScopedSchedule scope(schedule);
+    SCOPED_TRACE(to_string(schedule));
+    const std::string text = launch_without(1, kNobody);
+    expect_parts(text, {"128 threads wait", "block (0,0,0) thread (0,0,0) [warp 0 lane 0] is at",
+                        "grid_barrier.cuh", "in __nanosleep", "block (2,0,0) thread (0,0,0)",
+                        "64 threads returned, the first: block (1,0,0)", "planted_bugs_test.cpp"});
+    EXPECT_EQ(text.find("not cooperative"), std::string::npos);
+    expect_parts(launch_without(kNobody, 5), {"189 threads wait", "in __syncthreads", "3 threads returned"});
+  }
+  // Fibers and memory are clean.
+  Memory<unsigned> fresh(1, 0U);
+  launch(wait_for_blocks, {.grid = 3, .block = 64, .cooperative = true}, fresh.data(), kNobody, kNobody);
+  EXPECT_EQ(fresh.values()[0], 0x80000000U);
+}
+
+TEST(PlantedBugs, AGridBarrierInALaunchThatIsNotCooperative) {
+  for (const Schedule& schedule : test::all_schedules()) {
+    const ScopedSchedule scope(schedule);
+    Memory<unsigned> word(1, 0U);
+    expect_parts(
+        fault_of([&] { launch(wait_for_blocks, {.grid = 2, .block = 32}, word.data(), kNobody, kNobody); }),
+        {"in __nanosleep", "the launch is not cooperative: no block of it may wait for another one"});
+  }
+}
+
+__global__ void write_past_own_end(int* y) {
+  SIMT_SHARED(int, tile, [32]);
+  int* const p = &tile[0];
+  p[threadIdx.x + (blockIdx.x == 1 ? 1 : 0)] = static_cast<int>(blockIdx.x);
+  __syncthreads();
+  y[blockIdx.x * 32 + threadIdx.x] = tile[threadIdx.x];
+}
+
+// Shared memory of blocks that are under way together: each has its own, between red zones.
+TEST(PlantedBugs, SharedMemoryOfACooperativeLaunch) {
+  if (test::asan()) GTEST_SKIP() << "dies, as StaticSharedOnePastTheEnd does";
+  Memory<int> y(96, -1);
+  expect_parts(
+      fault_of([&] { launch(write_past_own_end, {.grid = 3, .block = 32, .cooperative = true}, y.data()); }),
+      {"a write beyond the end of the shared variable tile"});
+}
+
+TEST(PlantedBugs, ACooperativeLaunchThatDoesNotFit) {
+  Memory<unsigned> word(1, 0U);
+  const LaunchConfig config{.grid = 1, .block = 512, .shared = 96 * 1024, .cooperative = true};
+  const unsigned most = resident_blocks(wait_for_blocks, config);
+  EXPECT_LE(most, 100U);
+  EXPECT_GT(most, 1U);
+  LaunchConfig larger = config;
+  larger.grid = most + 1;
+  try {
+    launch(wait_for_blocks, larger, word.data(), kNobody, kNobody);
+    ADD_FAILURE() << "the launch was accepted";
+  } catch (const cohort::Error& error) {
+    expect_parts(error.what(), {"planted_bugs_test.cpp", std::to_string(cudaErrorCooperativeLaunchTooLarge)});
+  }
+  larger.cooperative = false;  // then nobody waits for room
+  larger.shared = 0;
+  launch(nothing, larger, 1);
+  // As on the smallest device: blocks of 160 threads with 20 KiB share a multiprocessor in threes.
+  EXPECT_EQ(nominal_resident_blocks({.block = 160, .shared = 20 * 1024}), 300U);
+  EXPECT_EQ(nominal_resident_blocks({.block = 512, .shared = 96 * 1024}), 100U);
+  EXPECT_EQ(nominal_resident_blocks({.block = 128, .shared = 96 * 1024}), 100U);
+  EXPECT_EQ(nominal_resident_blocks({.block = 1024, .shared = 0}), 0U);
+}
+
+// Captured, and replayed as often as one likes: the word needs no reset.
+TEST(CooperativeLaunch, IsCapturedAndReplayed) {
+  Memory<unsigned> word(1, 0U);
+  cudaStream_t stream = nullptr;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, 0), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  for (const unsigned blocks : {4U, 3U}) {
+    launch(wait_for_blocks, {.grid = blocks, .block = 32, .stream = stream, .cooperative = true}, word.data(),
+           kNobody, kNobody);
+  }
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  EXPECT_EQ(count_nodes(exec).kernels, 2);
+  for (int replay = 0; replay < 3; ++replay) EXPECT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(word.values()[0], 0U);  // turned six times
+  ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
 }
 
 // Errors leave nothing behind: the fibers are clean and the next launch is right.

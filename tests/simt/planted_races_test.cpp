@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "kernels/cuda/prim.cuh"
+#include "kernels/cuda/grid_barrier.cuh"
 #include "simt/runtime/race_reports.h"
 #include "simt/support/flavour.h"
 #include "simt/support/memory.h"
@@ -81,6 +81,27 @@ __global__ void last_block_sum(const int* x, int* y, unsigned* counter) {
   int sum = 0;
   for (int b = 0; b < blocks; ++b) sum += y[kThreads + b * kThreads + (t + 1) % kThreads];
   y[t] = sum;
+}
+
+// Every block adds what all blocks wrote: grid_barrier() of grid_barrier.cuh, written out.
+template <int kMissing>
+__global__ void sum_in_every_block(const int* x, int* y, unsigned* word) {
+  const int t = thread_in_block();
+  const int block = static_cast<int>(blockIdx.x);
+  const int blocks = static_cast<int>(gridDim.x);
+  y[block * kThreads + t] = x[t] + block;
+  if constexpr (kMissing != 1) __syncthreads();
+  if (t == 0) {
+    constexpr unsigned kTurns = 0x80000000U;
+    if constexpr (kMissing != 2) __threadfence();
+    const unsigned before = atomicAdd(word, block == 0 ? kTurns - gridDim.x + 1 : 1U);
+    if constexpr (kMissing != 3) cohort::kernels::wait_for_change(word, before, kTurns);
+    if constexpr (kMissing != 4) __threadfence();
+  }
+  if constexpr (kMissing != 5) __syncthreads();
+  int sum = 0;
+  for (int b = 0; b < blocks; ++b) sum += y[b * kThreads + (t + 1) % kThreads];
+  y[(blocks + block) * kThreads + t] = sum;
 }
 
 // Lanes write, shuffle, and read each other's words: a shuffle lines the lanes up and orders no memory.
@@ -249,6 +270,22 @@ TEST(PlantedRaces, LastBlock) {
   expect_caught(last_block_case<0>, last_block_case<2>, false);  // fence before the atomic
   expect_caught(last_block_case<0>, last_block_case<3>, false);  // fence after the atomic
   expect_caught(last_block_case<0>, last_block_case<4>, true);   // barrier before the flag is read
+}
+
+template <int kMissing>
+void grid_barrier_case(const int* x, int* y) {
+  Memory<unsigned> word(1, 0U);
+  launch(sum_in_every_block<kMissing>, {.grid = 3, .block = kThreads, .cooperative = true}, x, y,
+         word.data());
+}
+
+TEST(PlantedRaces, GridBarrier) {
+  expect_clean(grid_barrier_case<0>);
+  expect_caught(grid_barrier_case<0>, grid_barrier_case<1>, true);   // own block's writes, not yet done
+  expect_caught(grid_barrier_case<0>, grid_barrier_case<2>, false);  // fence before the block is counted
+  expect_caught(grid_barrier_case<0>, grid_barrier_case<3>, true);   // nobody waits
+  expect_caught(grid_barrier_case<0>, grid_barrier_case<4>, false);  // fence after the wait
+  expect_caught(grid_barrier_case<0>, grid_barrier_case<5>, true);   // barrier before the others' values
 }
 
 }  // namespace

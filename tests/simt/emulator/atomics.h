@@ -35,6 +35,12 @@ T update(T* address, F&& f) {
   return __builtin_bit_cast(T, old);
 }
 
+inline unsigned load(const unsigned* address) {
+  const unsigned value = __atomic_load_n(address, __ATOMIC_RELAXED);
+  heard(address);
+  return value;
+}
+
 template <class T>
 concept Added = AnyOf<T, int, unsigned, unsigned long long, float, double>;
 template <class T>

@@ -32,7 +32,7 @@ std::size_t round_up(std::size_t n, std::size_t unit) {
 }  // namespace
 
 BlockMemory::BlockMemory() {
-  capacity_ = with_tsan() ? std::size_t{16} << 30 : std::size_t{1} << 20;
+  capacity_ = std::size_t{with_tsan() ? 16384U : 32U} << 20;
   void* const memory =
       mmap(nullptr, capacity_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -43,49 +43,52 @@ BlockMemory::BlockMemory() {
 void BlockMemory::begin_launch(std::size_t dynamic_bytes) {
   dynamic_bytes_ = dynamic_bytes;
   end_ = 0;
-  begin_block();
 }
 
-void BlockMemory::begin_block() {
-  for (int i = 0; i < num_variables_; ++i) poison(base_ + variables_[i].offset, variables_[i].size);
-  begin_ = with_tsan() ? end_ : 0;
-  end_ = begin_;
-  static_bytes_ = 0;
-  num_variables_ = 0;
+void BlockMemory::begin_blocks() {
+  if (!with_tsan()) end_ = 0;
 }
 
-void* BlockMemory::variable(const void* key, std::size_t size, std::size_t alignment, const char* name,
-                            const char** error) {
-  for (int i = 0; i < num_variables_; ++i) {
-    if (variables_[i].key == key) return base_ + variables_[i].offset;
+void BlockMemory::end_block(Block& block) {
+  for (int i = 0; i < block.num_variables; ++i) {
+    poison(base_ + block.variables[i].offset, block.variables[i].size);
   }
-  static_bytes_ += round_up(size, 16);
-  if (static_bytes_ > kStaticLimit) {
+  block.static_bytes = 0;
+  block.num_variables = 0;
+}
+
+void* BlockMemory::variable(Block& block, const void* key, std::size_t size, std::size_t alignment,
+                            const char* name, const char** error) {
+  for (int i = 0; i < block.num_variables; ++i) {
+    if (block.variables[i].key == key) return base_ + block.variables[i].offset;
+  }
+  block.static_bytes += round_up(size, 16);
+  if (block.static_bytes > kStaticLimit) {
     *error = "static shared memory of more than 48 KiB";
     return nullptr;
   }
-  return place(key, size, alignment, name, error);
+  return place(block, key, size, alignment, name, error);
 }
 
-void* BlockMemory::dynamic(const char** error) {
-  for (int i = 0; i < num_variables_; ++i) {
-    if (variables_[i].key == nullptr) return base_ + variables_[i].offset;
+void* BlockMemory::dynamic(Block& block, const char** error) {
+  for (int i = 0; i < block.num_variables; ++i) {
+    if (block.variables[i].key == nullptr) return base_ + block.variables[i].offset;
   }
-  return place(nullptr, dynamic_bytes_, 16, "dynamic shared memory", error);
+  return place(block, nullptr, dynamic_bytes_, 16, "dynamic shared memory", error);
 }
 
-void* BlockMemory::place(const void* key, std::size_t size, std::size_t alignment, const char* name,
-                         const char** error) {
-  if (static_bytes_ + dynamic_bytes_ > kTotalLimit) {
+void* BlockMemory::place(Block& block, const void* key, std::size_t size, std::size_t alignment,
+                         const char* name, const char** error) {
+  if (block.static_bytes + dynamic_bytes_ > kTotalLimit) {
     *error = "shared memory of a block of more than 163 KiB";
-  } else if (num_variables_ == kMaxVariables) {
+  } else if (block.num_variables == kMaxVariables) {
     *error = "more shared variables than the emulator holds (kMaxVariables)";
   } else if (alignment > 16 && alignment % 16 != 0) {
     *error = "alignment of a shared variable";
   }
   const std::size_t offset = round_up(end_ + kRedZone, alignment > 16 ? alignment : 16);
   if (*error == nullptr && offset + size + 2 * kRedZone > capacity_) {
-    *error = "more blocks with shared memory than the race detector has room for";
+    *error = "more blocks with shared memory than the emulator has room for";
   }
   if (*error != nullptr) return nullptr;
   if (!with_asan()) fill(base_ + end_, offset - end_, kRedZoneByte);
@@ -95,14 +98,14 @@ void* BlockMemory::place(const void* key, std::size_t size, std::size_t alignmen
   const std::size_t stop = round_up(end_ + kRedZone, 64);
   if (!with_asan()) fill(base_ + end_, stop - end_, kRedZoneByte);
   end_ = stop;
-  variables_[num_variables_++] = {key, offset, size, name};
+  block.variables[block.num_variables++] = {key, offset, size, name};
   return base_ + offset;
 }
 
-const char* BlockMemory::damaged() const {
+const char* BlockMemory::damaged(const Block& block) const {
   if (with_asan()) return nullptr;  // the write itself was reported
-  for (int i = 0; i < num_variables_; ++i) {
-    const Variable& v = variables_[i];
+  for (int i = 0; i < block.num_variables; ++i) {
+    const Block::Variable& v = block.variables[i];
     const unsigned char* const p = base_ + v.offset;
     if (!filled(p - kRedZone, kRedZone, kRedZoneByte) || !filled(p + v.size, kRedZone, kRedZoneByte)) {
       return v.name;

@@ -1,4 +1,4 @@
-// Shared memory of the block that runs: variables between red zones, filled with 0xFF, inside the device's
+// Shared memory of the blocks that run: variables between red zones, filled with 0xFF, inside the device's
 // limits.
 #pragma once
 
@@ -16,31 +16,38 @@ class BlockMemory {
 
   BlockMemory();
 
-  void begin_launch(std::size_t dynamic_bytes);
-  void begin_block();
-  // The memory of `key`; null with `error` set when a limit is passed. key null: the dynamic part.
-  void* variable(const void* key, std::size_t size, std::size_t alignment, const char* name,
-                 const char** error);
-  void* dynamic(const char** error);
-  // The variable whose red zones were written to in this block; null: none.
-  const char* damaged() const;
-
- private:
-  struct Variable {
-    const void* key;
-    std::size_t offset, size;
-    const char* name;
+  // What one block has.
+  struct Block {
+    struct Variable {
+      const void* key;
+      std::size_t offset, size;
+      const char* name;
+    };
+    std::size_t static_bytes = 0;
+    std::array<Variable, kMaxVariables> variables{};
+    int num_variables = 0;
   };
 
-  void* place(const void* key, std::size_t size, std::size_t alignment, const char* name, const char** error);
+  void begin_launch(std::size_t dynamic_bytes);
+  // Blocks begin anew where the launch began, when none is running; the race detector needs every block of a
+  // launch elsewhere.
+  void begin_blocks();
+  void end_block(Block& block);
+  // The memory of `key`; null with `error` set when a limit is passed. key null: the dynamic part.
+  void* variable(Block& block, const void* key, std::size_t size, std::size_t alignment, const char* name,
+                 const char** error);
+  void* dynamic(Block& block, const char** error);
+  // The variable whose red zones were written to; null: none.
+  const char* damaged(const Block& block) const;
+
+ private:
+  void* place(Block& block, const void* key, std::size_t size, std::size_t alignment, const char* name,
+              const char** error);
 
   unsigned char* base_ = nullptr;
   std::size_t capacity_ = 0;
-  std::size_t begin_ = 0;  // of this block's part; the race detector needs every block of a launch elsewhere
   std::size_t end_ = 0;
-  std::size_t static_bytes_ = 0, dynamic_bytes_ = 0;
-  std::array<Variable, kMaxVariables> variables_{};
-  int num_variables_ = 0;
+  std::size_t dynamic_bytes_ = 0;
 };
 
 }  // namespace simt::detail

@@ -62,6 +62,11 @@ inline void __syncwarp(unsigned mask = 0xffffffffU, SIMT_SITE_PARAMETERS) {
   simt::detail::warp_collective(simt::detail::WarpOp::kSync, mask, 0, 0, 32, SIMT_SITE);
 }
 
+// A thread that polls. The others run first.
+inline void __nanosleep(unsigned, SIMT_SITE_PARAMETERS) {
+  simt::detail::sleep(SIMT_SITE);
+}
+
 inline void __threadfence(SIMT_SITE_PARAMETERS) {
   if (!simt::detail::left_out(SIMT_SITE)) simt::detail::fence();
 }

@@ -30,6 +30,12 @@
 
 namespace simt {
 
+// As kernels/cuda/launch.cuh has it.
+template <class... Params>
+unsigned resident_blocks(void (*)(Params...), const LaunchConfig& config) {
+  return detail::resident_blocks(config);
+}
+
 // Copies the arguments and submits the grid to the stream.
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... args) {
@@ -37,6 +43,9 @@ void launch(void (*kernel)(Params...), const LaunchConfig& config, Args&&... arg
   static_assert((sizeof(Params) + ... + 0) <= 4096, "arguments of a kernel are at most 4 KiB");
   detail::refuse_in_kernel(config);
   if (empty(config) || rehearsed(config)) return;
+  if (config.cooperative && detail::num_blocks(config) > detail::resident_blocks(config)) {
+    detail::launch_failed(config, static_cast<int>(cudaErrorCooperativeLaunchTooLarge));
+  }
   const cudaError_t status =
       enqueue(config.stream.handle, detail::launch_name(config),
               [kernel, config, copy = std::tuple<Params...>(std::forward<Args>(args)...)] {

@@ -1,5 +1,6 @@
 #include "simt/emulator/engine.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <mutex>
 #include <set>
@@ -75,6 +76,12 @@ void launch_failed(const LaunchConfig& config, int cuda_status) {
       std::string(launch_name(config)) + ": launch failed with CUDA error " + std::to_string(cuda_status));
 }
 
+unsigned resident_blocks(const LaunchConfig& config) {
+  const std::size_t threads = std::size_t{config.block.x} * config.block.y * config.block.z;
+  const std::size_t held = Scheduler::max_threads_at_once() / std::max<std::size_t>(1, threads);
+  return std::min(nominal_resident_blocks(config), static_cast<unsigned>(held));
+}
+
 void run_grid(const LaunchConfig& config, const std::function<void()>& thread) {
   Scheduler::instance().run(config, thread);
 }
@@ -86,6 +93,10 @@ int block_barrier(BlockOp op, int predicate, const Site& site) {
 std::uint64_t warp_collective(WarpOp op, unsigned mask, std::uint64_t value, int lane, int width,
                               const Site& site) {
   return Scheduler::instance().warp_collective({op, mask, value, lane, width}, site);
+}
+
+void sleep(const Site& site) {
+  Scheduler::instance().sleep(site);
 }
 
 void fence() {

@@ -49,6 +49,14 @@ void refuse_in_kernel(const LaunchConfig& config);
 const char* launch_name(const LaunchConfig& config);
 [[noreturn]] void launch_failed(const LaunchConfig& config, int cuda_status);
 
+inline std::size_t num_blocks(const LaunchConfig& config) {
+  return std::size_t{config.grid.x} * config.grid.y * config.grid.z;
+}
+
+// Blocks that the emulated device runs at the same time: as many as any GPU, unless their threads are more
+// than the emulator holds.
+unsigned resident_blocks(const LaunchConfig& config);
+
 // Runs every thread of the grid to its end, in the order of the schedule; throws Fault on an error of the
 // kernel.
 void run_grid(const LaunchConfig& config, const std::function<void()>& thread);
@@ -60,6 +68,9 @@ int block_barrier(BlockOp op, int predicate, const Site& site);
 // lane: source lane, delta or lane mask of a shuffle; width: of a shuffle.
 std::uint64_t warp_collective(WarpOp op, unsigned mask, std::uint64_t value, int lane, int width,
                               const Site& site);
+
+// The calling thread looks again later, when all others have gone on as far as they can.
+void sleep(const Site& site);
 
 void fence();
 void note_atomic(const void* address);  // an atomic access was made; only the race detector listens

@@ -9,7 +9,6 @@
 namespace simt::detail {
 namespace {
 
-constexpr std::size_t kMaxThreads = 1024;
 constexpr std::size_t kTokenBytes = 8;
 constexpr std::size_t kTokensPerBlock = 4096;  // 2 of the block, 2 x 32 x 32 of its warps
 constexpr std::size_t kTokenRegion = std::size_t{8} << 30;
@@ -28,7 +27,6 @@ RaceOrder::RaceOrder() : on_(with_tsan()) {
   tokens_ = reserve(kTokenRegion);
   fence_tokens_ = reserve(kTokenRegion);
   publishers_ = new Publisher[kMaxPublishers];
-  threads_ = new ThreadState[kMaxThreads];
 }
 
 // Blocks of one launch share no token (up to the size of the region, beyond which a race may be missed, never
@@ -45,9 +43,14 @@ void* RaceOrder::fence_token(std::size_t global_thread) const {
   return fence_tokens_ + global_thread * kTokenBytes % kTokenRegion;
 }
 
-void RaceOrder::begin_launch(std::size_t threads_per_block) {
+void RaceOrder::begin_launch(std::size_t threads_per_block, std::size_t blocks_at_once) {
   threads_per_block_ = threads_per_block;
   num_publishers_ = 0;
+  if (on_ && num_threads_ < threads_per_block * blocks_at_once) {
+    delete[] threads_;
+    num_threads_ = threads_per_block * blocks_at_once;
+    threads_ = new ThreadState[num_threads_];
+  }
   release(&launch_begin_);
 }
 
@@ -55,13 +58,18 @@ void RaceOrder::end_launch() {
   acquire(&launch_end_);
 }
 
-void RaceOrder::begin_block(std::size_t block) {
-  block_ = block;
+void RaceOrder::begin_block(std::size_t block, std::size_t slot) {
+  enter_block(block, slot);
   if (!on_) return;
   for (std::size_t i = 0; i < threads_per_block_; ++i) {
-    threads_[i].num_pending = 0;
-    threads_[i].fenced = false;
+    state_of(i).num_pending = 0;
+    state_of(i).fenced = false;
   }
+}
+
+void RaceOrder::enter_block(std::size_t block, std::size_t slot) {
+  block_ = block;
+  slot_ = slot;
 }
 
 void RaceOrder::begin_thread() {
@@ -92,7 +100,7 @@ void RaceOrder::leave_warp(int warp, int first_lane) {
 
 void RaceOrder::fence(std::size_t thread) {
   if (!on_) return;
-  ThreadState& state = threads_[thread];
+  ThreadState& state = state_of(thread);
   const std::size_t self = block_ * threads_per_block_ + thread;
   for (int i = 0; i < state.num_pending; ++i) {
     for (std::size_t p = 0; p < num_publishers_; ++p) {
@@ -108,7 +116,7 @@ void RaceOrder::fence(std::size_t thread) {
 
 bool RaceOrder::atomic(std::size_t thread, const void* address) {
   if (!on_) return true;
-  ThreadState& state = threads_[thread];
+  ThreadState& state = state_of(thread);
   bool known = false;
   for (int i = 0; i < state.num_pending; ++i) known = known || state.pending[i] == address;
   if (!known) {

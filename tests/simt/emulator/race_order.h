@@ -12,9 +12,12 @@ class RaceOrder {
  public:
   RaceOrder();
 
-  void begin_launch(std::size_t threads_per_block);
+  void begin_launch(std::size_t threads_per_block, std::size_t blocks_at_once);
   void end_launch();
-  void begin_block(std::size_t block);  // place in the order in which blocks run
+  // block: place in the order in which blocks begin; slot: among those that are under way at the same time.
+  void begin_block(std::size_t block, std::size_t slot);
+  // A thread of this block runs next.
+  void enter_block(std::size_t block, std::size_t slot);
 
   void begin_thread();
   void end_thread();
@@ -49,6 +52,7 @@ class RaceOrder {
   };
   static constexpr std::size_t kMaxPublishers = 1 << 16;
 
+  ThreadState& state_of(std::size_t thread) const { return threads_[slot_ * threads_per_block_ + thread]; }
   void* block_token(std::size_t index) const;
   void* warp_token(int warp, int lane, int which) const;
   void* fence_token(std::size_t global_thread) const;
@@ -58,9 +62,10 @@ class RaceOrder {
   char* fence_tokens_ = nullptr;  // likewise
   Publisher* publishers_ = nullptr;
   std::size_t num_publishers_ = 0;
-  ThreadState* threads_ = nullptr;
+  ThreadState* threads_ = nullptr;  // [slot][thread]
+  std::size_t num_threads_ = 0;
   std::size_t threads_per_block_ = 0;
-  std::size_t block_ = 0;
+  std::size_t block_ = 0, slot_ = 0;
   char launch_begin_ = 0, launch_end_ = 0;
 };
 

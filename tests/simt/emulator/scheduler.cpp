@@ -60,6 +60,10 @@ std::vector<std::size_t> Scheduler::block_order() {
   return order;
 }
 
+std::size_t Scheduler::max_threads_at_once() {
+  return with_tsan() ? 2048 : 16384;
+}
+
 void Scheduler::run(const LaunchConfig& config, const std::function<void()>& body) {
   if (config_ != nullptr) {
     throw Fault("a launch while another one runs, from a second host thread: one at a time" + launch_site());
@@ -80,59 +84,119 @@ void Scheduler::run(const LaunchConfig& config, const std::function<void()>& bod
   widest_block_ = std::max(widest_block_, num_threads_);
   blockDim = config.block;
   gridDim = config.grid;
+  const std::vector<std::size_t> order = block_order();
+  num_blocks_ = config.cooperative ? order.size() : 1;
+  while (blocks_.size() < num_blocks_) blocks_.push_back(std::make_unique<Block>());
   memory_.begin_launch(config.shared);
-  order_.begin_launch(static_cast<std::size_t>(num_threads_));
-  std::size_t place = 0;
-  for (const std::size_t block : block_order()) {
-    order_.begin_block(place++);
-    run_block(block);
-    if (!fault_.empty()) break;
+  order_.begin_launch(static_cast<std::size_t>(num_threads_), num_blocks_);
+  for (std::size_t place = 0; place < order.size() && fault_.empty(); place += num_blocks_) {
+    memory_.begin_blocks();
+    for (std::size_t slot = 0; slot < num_blocks_; ++slot) {
+      blocks_[slot]->slot = slot;
+      begin_block(*blocks_[slot], order[place + slot], place + slot);
+    }
+    run_blocks();
   }
   order_.end_launch();
   if (!fault_.empty()) throw Fault(fault_ + launch_site());
 }
 
-void Scheduler::run_block(std::size_t block) {
+void Scheduler::begin_block(Block& block, std::size_t number, std::size_t place) {
   const dim3& grid = config_->grid;
-  blockIdx.x = static_cast<unsigned>(block % grid.x);
-  blockIdx.y = static_cast<unsigned>(block / grid.x % grid.y);
-  blockIdx.z = static_cast<unsigned>(block / (std::size_t{grid.x} * grid.y));
-  memory_.begin_block();
-  parity_ ^= 1U;
-  num_done_ = num_at_block_ = 0;
-  barrier_ = 0;
-  ready_warps_ = 0;
+  block.index.x = static_cast<unsigned>(number % grid.x);
+  block.index.y = static_cast<unsigned>(number / grid.x % grid.y);
+  block.index.z = static_cast<unsigned>(number / (std::size_t{grid.x} * grid.y));
+  block.place = place;
+  block.fibers = config_->cooperative ? block.slot : parity_ ^= 1U;
+  block.num_done = block.num_at_block = block.first_at_block = 0;
+  block.barrier = 0;
+  block.ready.fill(0);
+  block.ready_warps = 0;
+  const auto threads = static_cast<std::size_t>(num_threads_);
+  if (block.threads.size() < threads) {
+    block.threads.resize(threads);
+    block.async_copies.resize(threads);
+  }
   for (int i = 0; i < num_threads_; ++i) {
     const auto thread = static_cast<unsigned>(i);
     const unsigned row = thread / blockDim.x;
-    threads_[i].index = {thread % blockDim.x, row % blockDim.y, row / blockDim.y};
-    threads_[i].fiber = nullptr;
-    async_copies_[thread].clear();
-    make_ready(i);
+    block.threads[thread].index = {thread % blockDim.x, row % blockDim.y, row / blockDim.y};
+    block.threads[thread].fiber = nullptr;
+    block.async_copies[thread].clear();
+    make_ready(block, i);
   }
-  while (num_done_ < num_threads_) {
-    const int next = pick_thread();
-    if (next < 0) report_stuck();
-    if (fault_.empty()) step(next);
+  order_.begin_block(place, block.slot);
+}
+
+void Scheduler::run_blocks() {
+  num_running_ = num_blocks_;
+  sleepers_.clear();
+  idle_rounds_ = 0;
+  enter(*blocks_[0]);
+  while (num_running_ > 0) {
+    if (pick_block()) {
+      step(pick_thread());
+      if (block_->num_done == num_threads_) end_block(*block_);
+    } else if (!wake()) {
+      report_stuck();
+    }
     if (!fault_.empty()) {
       unwind_all();
       return;
     }
   }
-  if (const char* const name = memory_.damaged()) {
+}
+
+void Scheduler::end_block(Block& block) {
+  if (const char* const name = memory_.damaged(block.memory); name != nullptr && fault_.empty()) {
     fault_ = std::string("a write beyond the end of the shared variable ") + name;
   }
+  memory_.end_block(block.memory);
+  --num_running_;
 }
 
-void Scheduler::make_ready(int thread) {
-  threads_[thread].state = State::kReady;
-  ready_[thread / kWarpSize] |= 1U << (thread % kWarpSize);
-  ready_warps_ |= 1U << (thread / kWarpSize);
+void Scheduler::enter(Block& block) {
+  block_ = &block;
+  blockIdx.x = block.index.x;
+  blockIdx.y = block.index.y;
+  blockIdx.z = block.index.z;
+  order_.enter_block(block.place, block.slot);
 }
 
-// A ready thread in the order of the schedule, taken from the ready ones; -1: none.
+void Scheduler::make_ready(Block& block, int thread) {
+  block.threads[static_cast<std::size_t>(thread)].state = State::kReady;
+  block.ready[static_cast<std::size_t>(thread / kWarpSize)] |= 1U << (thread % kWarpSize);
+  block.ready_warps |= 1U << (thread / kWarpSize);
+}
+
+// The block whose thread runs next becomes the current one: the same as long as it can go on, or, with a
+// random schedule, any. False: nobody can run.
+bool Scheduler::pick_block() {
+  std::size_t slot = block_->slot;
+  if (num_blocks_ > 1 && schedule_.order == Schedule::Order::kRandom) slot = random() % num_blocks_;
+  for (std::size_t i = 0; i < num_blocks_; ++i) {
+    Block& block = *blocks_[slot];
+    if (block.ready_warps != 0) {
+      if (&block != block_) enter(block);
+      return true;
+    }
+    slot = slot + 1 == num_blocks_ ? 0 : slot + 1;
+  }
+  return false;
+}
+
+// Nobody can run but who sleeps: these look again. False: there are none, or they have looked in vain for
+// long.
+bool Scheduler::wake() {
+  if (sleepers_.empty() || ++idle_rounds_ > kMaxIdleRounds) return false;
+  std::vector<Sleeper> now;
+  now.swap(sleepers_);
+  for (const Sleeper& sleeper : now) make_ready(*sleeper.block, sleeper.thread);
+  return true;
+}
+
+// A ready thread of the current block in the order of the schedule, taken from the ready ones.
 int Scheduler::pick_thread() {
-  if (ready_warps_ == 0) return -1;
   const auto choose = [this](unsigned bits) {
     if (schedule_.order == Schedule::Order::kForward) return std::countr_zero(bits);
     if (schedule_.order == Schedule::Order::kReverse) return 31 - std::countl_zero(bits);
@@ -141,16 +205,22 @@ int Scheduler::pick_thread() {
     }
     return std::countr_zero(bits);
   };
-  const int warp = choose(ready_warps_);
-  const int lane = choose(ready_[warp]);
-  ready_[warp] &= ~(1U << lane);
-  if (ready_[warp] == 0) ready_warps_ &= ~(1U << warp);
+  const int warp = choose(block_->ready_warps);
+  unsigned& lanes = block_->ready[static_cast<std::size_t>(warp)];
+  const int lane = choose(lanes);
+  lanes &= ~(1U << lane);
+  if (lanes == 0) block_->ready_warps &= ~(1U << warp);
   return warp * kWarpSize + lane;
 }
 
 Fiber* Scheduler::take_fiber(int thread) {
   if (with_tsan()) {
-    Fiber*& fiber = fixed_fibers_[parity_][thread];
+    const std::size_t row = block_->fibers;
+    if (fixed_fibers_.size() <= row) fixed_fibers_.resize(row + 1);
+    std::vector<Fiber*>& fibers = fixed_fibers_[row];
+    if (fibers.size() <= static_cast<std::size_t>(thread))
+      fibers.resize(static_cast<std::size_t>(num_threads_));
+    Fiber*& fiber = fibers[static_cast<std::size_t>(thread)];
     if (fiber == nullptr) fiber = new Fiber;
     return fiber;
   }
@@ -161,16 +231,17 @@ Fiber* Scheduler::take_fiber(int thread) {
 }
 
 void Scheduler::give_fiber(int thread) {
-  if (!with_tsan()) free_fibers_.push_back(threads_[thread].fiber);
-  threads_[thread].fiber = nullptr;
+  Thread& t = block_->threads[static_cast<std::size_t>(thread)];
+  if (!with_tsan()) free_fibers_.push_back(t.fiber);
+  t.fiber = nullptr;
 }
 
 // Runs the thread until it waits or ends.
 void Scheduler::step(int thread) {
-  Thread& t = threads_[thread];
+  Thread& t = block_->threads[static_cast<std::size_t>(thread)];
   if (t.fiber == nullptr) {
     t.fiber = take_fiber(thread);
-    t.fiber->start(&Scheduler::enter, this);
+    t.fiber->start(&Scheduler::begin_thread, this);
   }
   current_ = thread;
   threadIdx = t.index;
@@ -178,12 +249,17 @@ void Scheduler::step(int thread) {
   current_ = -1;
   if (t.fiber->idle()) {
     t.state = State::kDone;
-    ++num_done_;
+    ++block_->num_done;
     give_fiber(thread);
+  }
+  if (t.state == State::kAsleep) {  // written down here: an allocation in a fiber would be the CUDA thread's
+    sleepers_.push_back({block_, thread});
+  } else {
+    idle_rounds_ = 0;
   }
 }
 
-void Scheduler::enter(void* self) {
+void Scheduler::begin_thread(void* self) {
   auto& scheduler = *static_cast<Scheduler*>(self);
   scheduler.order_.begin_thread();
   try {
@@ -196,7 +272,7 @@ void Scheduler::enter(void* self) {
 }
 
 void Scheduler::wait(State state) {
-  Thread& t = threads_[current_];
+  Thread& t = block_->threads[static_cast<std::size_t>(current_)];
   if (state != State::kReady) t.state = state;
   t.fiber->suspend();
   if (aborting_) throw Unwind{};
@@ -205,10 +281,14 @@ void Scheduler::wait(State state) {
 // Every suspended thread is resumed once and leaves its kernel by an exception, so that its fiber is clean.
 void Scheduler::unwind_all() {
   aborting_ = true;
-  for (int i = 0; i < num_threads_; ++i) {
-    if (threads_[i].fiber != nullptr) step(i);
+  for (std::size_t slot = 0; slot < num_blocks_; ++slot) {
+    Block& block = *blocks_[slot];
+    enter(block);
+    for (int i = 0; i < num_threads_; ++i) {
+      if (block.threads[static_cast<std::size_t>(i)].fiber != nullptr) step(i);
+    }
+    memory_.end_block(block.memory);
   }
-  ready_.fill(0);
   aborting_ = false;
 }
 

@@ -1,4 +1,5 @@
 // Where threads wait for each other: barriers, collectives, and what is said when they cannot go on.
+#include <algorithm>
 #include <bit>
 
 #include "simt/emulator/scheduler.h"
@@ -20,14 +21,15 @@ bool same_site(const Site& a, const Site& b) {
 
 }  // namespace
 
-std::string Scheduler::where(int thread) const {
-  const uint3& i = threads_[thread].index;
-  return "block " + triple(blockIdx.x, blockIdx.y, blockIdx.z) + " thread " + triple(i.x, i.y, i.z) +
-         " [warp " + std::to_string(thread / kWarpSize) + " lane " + std::to_string(thread % kWarpSize) + "]";
+std::string Scheduler::where(const Block& block, int thread) {
+  const uint3& b = block.index;
+  const uint3& i = block.threads[static_cast<std::size_t>(thread)].index;
+  return "block " + triple(b.x, b.y, b.z) + " thread " + triple(i.x, i.y, i.z) + " [warp " +
+         std::to_string(thread / kWarpSize) + " lane " + std::to_string(thread % kWarpSize) + "]";
 }
 
-std::string Scheduler::at(int thread) const {
-  return where(thread) + " is at " + text(threads_[thread].site);
+std::string Scheduler::at(const Block& block, int thread) {
+  return where(block, thread) + " is at " + text(block.threads[static_cast<std::size_t>(thread)].site);
 }
 
 std::string Scheduler::launch_site() const {
@@ -40,42 +42,50 @@ void Scheduler::fail(const std::string& what) {
 }
 
 void Scheduler::fail_at(const std::string& what, const Site& site) {
-  fail(what + ": " + where(current_) + " is at " + text(site));
+  fail(what + ": " + where(*block_, current_) + " is at " + text(site));
 }
 
 int Scheduler::block_barrier(BlockOp op, int predicate, const Site& site) {
   const int self = current_;
-  Thread& t = threads_[self];
+  Block& block = *block_;
+  Thread& t = block.threads[static_cast<std::size_t>(self)];
   t.site = site;
   t.block_op = op;
   t.predicate = predicate;
-  if (num_at_block_ == 0) {
-    first_at_block_ = self;
-  } else if (!same_site(site, threads_[first_at_block_].site)) {
-    fail("divergent __syncthreads: " + at(self) + "\nwhile " + at(first_at_block_));
+  if (block.num_at_block == 0) {
+    block.first_at_block = self;
+  } else if (!same_site(site, block.threads[static_cast<std::size_t>(block.first_at_block)].site)) {
+    fail("divergent __syncthreads: " + at(block, self) + "\nwhile " + at(block, block.first_at_block));
   }
-  const unsigned barrier = barrier_;
+  const unsigned barrier = block.barrier;
   order_.arrive_block(barrier);
   t.state = State::kAtBlock;
-  if (++num_at_block_ == num_threads_) complete_block_barrier();
+  if (++block.num_at_block == num_threads_) complete_block_barrier();
   wait(State::kReady);  // the state is set above: completion may have made this thread ready
   order_.leave_block(barrier);
   return static_cast<int>(t.result);
 }
 
 void Scheduler::complete_block_barrier() {
+  Block& block = *block_;
+  Thread* const threads = block.threads.data();
   int count = 0;
-  for (int i = 0; i < num_threads_; ++i) count += threads_[i].predicate != 0 ? 1 : 0;
-  const BlockOp op = threads_[first_at_block_].block_op;
+  for (int i = 0; i < num_threads_; ++i) count += threads[i].predicate != 0 ? 1 : 0;
+  const BlockOp op = threads[block.first_at_block].block_op;
   int result = count;
   if (op == BlockOp::kAnd) result = count == num_threads_ ? 1 : 0;
   if (op == BlockOp::kOr) result = count > 0 ? 1 : 0;
   for (int i = 0; i < num_threads_; ++i) {
-    threads_[i].result = static_cast<std::uint64_t>(result);
-    make_ready(i);
+    threads[i].result = static_cast<std::uint64_t>(result);
+    make_ready(block, i);
   }
-  num_at_block_ = 0;
-  ++barrier_;
+  block.num_at_block = 0;
+  ++block.barrier;
+}
+
+void Scheduler::sleep(const Site& site) {
+  block_->threads[static_cast<std::size_t>(current_)].site = site;
+  wait(State::kAsleep);
 }
 
 std::uint64_t Scheduler::warp_collective(const LaneRequest& request, const Site& site) {
@@ -92,7 +102,8 @@ std::uint64_t Scheduler::warp_collective(const LaneRequest& request, const Site&
       !std::has_single_bit(static_cast<unsigned>(request.width))) {
     fail_at(std::string(name) + " with a width that is no power of two up to 32", site);
   }
-  Thread& t = threads_[self];
+  Thread* const threads = block_->threads.data();
+  Thread& t = threads[self];
   t.site = site;
   t.request = request;
   if (is_shuffle(request.op)) {
@@ -105,11 +116,11 @@ std::uint64_t Scheduler::warp_collective(const LaneRequest& request, const Site&
   unsigned arrived = 0;
   for (int i = 0; i < (lanes < kWarpSize ? lanes : kWarpSize); ++i) {
     const int other = warp * kWarpSize + i;
-    const Thread& o = threads_[other];
+    const Thread& o = threads[other];
     if (o.state != State::kAtWarp || o.request.mask != request.mask) continue;
     if (o.request.op != request.op || !same_site(o.site, site)) {
-      fail(std::string("divergent ") + name + ": " + at(self) + "\nwhile " + at(other) + " in " +
-           name_of(o.request.op));
+      fail(std::string("divergent ") + name + ": " + at(*block_, self) + "\nwhile " + at(*block_, other) +
+           " in " + name_of(o.request.op));
     }
     arrived |= 1U << i;
   }
@@ -127,7 +138,7 @@ std::uint64_t Scheduler::warp_collective(const LaneRequest& request, const Site&
 }
 
 void Scheduler::complete_warp_collective(int warp, unsigned mask) {
-  Thread* const lanes = &threads_[warp * kWarpSize];
+  Thread* const lanes = &block_->threads[static_cast<std::size_t>(warp * kWarpSize)];
   std::uint64_t values[kWarpSize] = {};
   for (int i = 0; i < kWarpSize; ++i) {
     if (mask >> i & 1U) values[i] = lanes[i].request.value;
@@ -138,29 +149,48 @@ void Scheduler::complete_warp_collective(int warp, unsigned mask) {
   for (int i = 0; i < kWarpSize; ++i) {
     if ((mask >> i & 1U) == 0) continue;
     lanes[i].result = shuffle ? values[shuffle_source(lanes[i].request, i)] : common;
-    make_ready(warp * kWarpSize + i);
+    make_ready(*block_, warp * kWarpSize + i);
   }
+}
+
+// Up to `most` threads that wait, those that poll first: they stand for the others of their block.
+std::string Scheduler::list_waiting(const Block& block, int most) {
+  std::string list;
+  for (const bool asleep : {true, false}) {
+    for (std::size_t i = 0; i < block.threads.size() && most > 0; ++i) {
+      const Thread& t = block.threads[i];
+      if (t.fiber == nullptr || (t.state == State::kAsleep) != asleep) continue;
+      list += "\n  " + at(block, static_cast<int>(i)) + " in ";
+      list += asleep ? "__nanosleep" : t.state == State::kAtBlock ? "__syncthreads" : name_of(t.request.op);
+      --most;
+    }
+  }
+  return list;
 }
 
 // No thread can run and some have not ended: says who waits where, and who returned.
 void Scheduler::report_stuck() {
   constexpr int kMaxListed = 8;
-  int waiting = 0, returned = -1;
-  std::string list;
-  for (int i = 0; i < num_threads_; ++i) {
-    const Thread& t = threads_[i];
-    if (t.state == State::kDone) {
-      if (returned < 0) returned = i;
-      continue;
+  const int each = std::max(1, kMaxListed / static_cast<int>(num_blocks_));
+  int waiting = 0, listed = 0, returned = 0;
+  std::string list, first;
+  for (std::size_t slot = 0; slot < num_blocks_; ++slot) {
+    const Block& block = *blocks_[slot];
+    const int waits = num_threads_ - block.num_done;
+    waiting += waits;
+    returned += block.num_done;
+    const int lines = std::min({waits, each, kMaxListed - listed});
+    list += list_waiting(block, lines);
+    listed += lines;
+    for (int i = 0; i < num_threads_ && first.empty(); ++i) {
+      if (block.threads[static_cast<std::size_t>(i)].state == State::kDone) first = where(block, i);
     }
-    if (++waiting > kMaxListed) continue;
-    list += "\n  " + at(i) +
-            (t.state == State::kAtBlock ? " in __syncthreads" : std::string(" in ") + name_of(t.request.op));
   }
   fault_ = std::to_string(waiting) + " threads wait for others that never come:" + list;
-  if (waiting > kMaxListed) fault_ += "\n  and " + std::to_string(waiting - kMaxListed) + " more";
-  if (returned >= 0) {
-    fault_ += "\n" + std::to_string(num_done_) + " threads returned, the first: " + where(returned);
+  if (waiting > listed) fault_ += "\n  and " + std::to_string(waiting - listed) + " more";
+  if (returned > 0) fault_ += "\n" + std::to_string(returned) + " threads returned, the first: " + first;
+  if (!sleepers_.empty() && !config_->cooperative && num_blocks(*config_) > 1) {
+    fault_ += "\nthe launch is not cooperative: no block of it may wait for another one";
   }
 }
 
@@ -176,15 +206,15 @@ void Scheduler::note_atomic(const void* address) {
 
 void* Scheduler::shared_variable(const void* key, std::size_t size, std::size_t alignment, const char* name) {
   const char* error = nullptr;
-  void* const memory = memory_.variable(key, size, alignment, name, &error);
-  if (error != nullptr) fail(std::string(error) + ": variable " + name + ", " + where(current_));
+  void* const memory = memory_.variable(block_->memory, key, size, alignment, name, &error);
+  if (error != nullptr) fail(std::string(error) + ": variable " + name + ", " + where(*block_, current_));
   return memory;
 }
 
 unsigned char* Scheduler::dynamic_shared() {
   const char* error = nullptr;
-  void* const memory = memory_.dynamic(&error);
-  if (error != nullptr) fail(std::string(error) + ": " + where(current_));
+  void* const memory = memory_.dynamic(block_->memory, &error);
+  if (error != nullptr) fail(std::string(error) + ": " + where(*block_, current_));
   return static_cast<unsigned char*>(memory);
 }
 
