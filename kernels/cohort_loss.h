@@ -37,6 +37,10 @@
 // Mutual learning: Zhang et al., CVPR 2018. Shared targets: Guo et al., "Online knowledge distillation via
 // collaborative learning", CVPR 2020 (eq. 4 and MinLogit). Competitive distillation is the same with W chosen
 // per batch (kernels/loss_select.h).
+//
+// With `decision` the batch chooses its W: between the cross-entropies and what depends on W, loss_select's
+// rule is applied to ce. Every output has the bits of cohort_loss_in_steps(), three calls that read the
+// logits twice, and it is these three that run where the CUDA backend cannot hold the batch on chip.
 #pragma once
 
 #include <array>
@@ -46,6 +50,7 @@
 #include "kernels/base/dtype.h"
 #include "kernels/base/stream.h"
 #include "kernels/base/traffic.h"
+#include "kernels/loss_select.h"
 
 namespace cohort::kernels {
 
@@ -65,6 +70,20 @@ struct CohortLossShape {
   int members = 0;
   std::int64_t rows = 0;
   std::int64_t classes = 0;
+};
+
+// The fields of kernels/loss_select.h that the losses do not know themselves. Wanted where kl_weight is
+// given; needs CohortLossArgs::ce, and ce_rows for row_winner.
+struct CohortDecision {
+  SelectRule rule = SelectRule::kArgmin;
+  double kl = 1;
+  double feature = 0;
+  const std::int32_t* masked_member = nullptr;
+
+  std::int32_t* teacher = nullptr;
+  std::int32_t* row_winner = nullptr;  // (rows)
+  void* kl_weight = nullptr;           // (members, members) A: the W that holds, written in full
+  void* feature_weight = nullptr;      // (members, members) A
 };
 
 struct CohortLossArgs {
@@ -88,9 +107,11 @@ struct CohortLossArgs {
   TargetRule target_rule = TargetRule::kNone;
   const void* given_target = nullptr;  // (rows, classes) A, kGiven only
 
-  const void* ce_weight = nullptr;      // (members) A
-  const void* kl_weight = nullptr;      // (members, members) A: W[i][j], j teaches i; the diagonal is ignored
-  const void* target_weight = nullptr;  // (members) A
+  const void* ce_weight = nullptr;  // (members) A
+  // (members, members) A: W[i][j], j teaches i; the diagonal is ignored. Null with a decision.
+  const void* kl_weight = nullptr;
+  CohortDecision decision{};
+  const void* target_weight = nullptr;       // (members) A
   const std::int32_t* valid_rows = nullptr;  // scalar; null: all
 
   void* loss = nullptr;            // (members) A
@@ -116,7 +137,7 @@ inline Traffic traffic(const CohortLossArgs& a) {
     const auto at = static_cast<std::size_t>(k);
     if (a.grad_logits[at] != nullptr) moved.bytes += written(s.dtype, s.rows * s.classes, a.grad_mode[at]);
   }
-  return moved;
+  return moved;  // a decision adds O(members^2)
 }
 
 // The CPU's scratch grows with the threads of the stream.
@@ -125,5 +146,40 @@ std::size_t cohort_loss_workspace(CudaStream stream, const CohortLossShape& shap
 
 void cohort_loss(CpuStream stream, const CohortLossArgs& args, Workspace workspace);
 void cohort_loss(CudaStream stream, const CohortLossArgs& args, Workspace workspace);
+
+// What a decision means: the cross-entropies alone, the choice, the losses.
+template <class Stream>
+void cohort_loss_in_steps(Stream stream, const CohortLossArgs& args, Workspace workspace) {
+  const CohortDecision& d = args.decision;
+  cohort_loss(stream,
+              {.shape = args.shape,
+               .logits = args.logits,
+               .labels = args.labels,
+               .mixed_labels = args.mixed_labels,
+               .mixed_weights = args.mixed_weights,
+               .mixed_member = args.mixed_member,
+               .valid_rows = args.valid_rows,
+               .ce = args.ce,
+               .ce_rows = d.row_winner == nullptr ? nullptr : args.ce_rows},
+              workspace);
+  loss_select(stream, {.dtype = accumulator_of(args.shape.dtype),
+                       .members = args.shape.members,
+                       .rows = args.shape.rows,
+                       .rule = d.rule,
+                       .kl = d.kl,
+                       .feature = d.feature,
+                       .ce = args.ce,
+                       .ce_rows = args.ce_rows,
+                       .masked_member = d.masked_member,
+                       .valid_rows = args.valid_rows,
+                       .teacher = d.teacher,
+                       .row_winner = d.row_winner,
+                       .kl_weight = d.kl_weight,
+                       .feature_weight = d.feature_weight});
+  CohortLossArgs losses = args;
+  losses.kl_weight = d.kl_weight;
+  losses.decision = {};
+  cohort_loss(stream, losses, workspace);
+}
 
 }  // namespace cohort::kernels

@@ -455,6 +455,8 @@ void validate(const CohortLossArgs& args, std::size_t needed, Workspace workspac
         "cohort_loss: no given target");
   check(args.target == nullptr || args.target_rule != TargetRule::kNone,
         "cohort_loss: no rule for the target");
+  check(args.decision.kl_weight == nullptr || (args.kl_weight == nullptr && args.ce != nullptr),
+        "cohort_loss: a decision writes W itself, and needs ce");
   check(workspace.size() >= needed, "cohort_loss: workspace too small");
 }
 
@@ -494,6 +496,7 @@ std::size_t cohort_loss_workspace(CpuStream stream, const CohortLossShape& shape
 
 void cohort_loss(CpuStream stream, const CohortLossArgs& args, Workspace workspace) {
   validate(args, cohort_loss_workspace(stream, args.shape), workspace);
+  if (args.decision.kl_weight != nullptr) return cohort_loss_in_steps(stream, args, workspace);
   dispatch_float(args.shape.dtype, [&]<class T>(std::type_identity<T>) { run<T>(stream, args, workspace); });
 }
 

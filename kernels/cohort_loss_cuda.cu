@@ -11,15 +11,17 @@
 // which are then computed twice); beyond that every pass reads the row again, from L2, since a row is a few
 // hundred KiB. Plus 8 (members^2 + 4 members) bytes per block. Shared memory: per team members * classes *
 // size_of(dtype), and members * classes * sizeof(A) for softmaxes where somebody is taught (+ classes for a
-// shared target); 1.4 KiB (f64: 2.5) for the weights. Registers (sm_90), no spills: f32 and bf16 90 to 107,
-// f64 120 to 124. Nothing here has been timed on a GPU yet.
+// shared target); 1.4 KiB (f64: 2.5) for the weights, 2.4 KiB (4.6) with a decision. Registers (sm_80 and
+// sm_90), no spills: f32 and bf16 92 to 108, f64 116 to 126, with a decision 80 to 102. Nothing here has been
+// timed on a GPU yet.
 //
-// A decision between the losses and the gradients (competitive: who teaches): loss_select's W is read from
-// device memory, so three launches do it: values (grad_logits null), loss_select, losses. The logits are read
-// twice in all, because each of the two loss launches keeps its rows on chip, and gradients are written once:
-// three passes, the least that is possible while a batch's rows do not fit into one multiprocessor. Where a
-// row does not fit on chip, the first launch reads it twice and the second three times or more, from L2 but
-// for the first time.
+// A decision between the losses and the gradients (competitive: who teaches) needs all rows before the first
+// gradient. Where every row has a team of its own and all blocks are on the device at the same time (with
+// 100 multiprocessors 1,200 rows of 100 classes, 400 of 1,000 with 4 members, 100 of any length), the launch
+// is cooperative: every team measures its row, which then stays on chip (if it fits); a barrier of all
+// blocks; every block adds the blocks' cross-entropies up in the order that the last block uses too, decides,
+// and goes on. One launch instead of three, two passes over memory instead of three. Else the header's three
+// steps: the logits are read twice.
 #include <algorithm>
 
 #include "kernels/base/error.h"
@@ -27,6 +29,8 @@
 #include "kernels/base/valid_rows.h"
 #include "kernels/cohort_loss.h"
 #include "kernels/cuda/cohort_loss_row.cuh"
+#include "kernels/cuda/grid_barrier.cuh"
+#include "kernels/cuda/loss_select_rule.cuh"
 
 namespace cohort::kernels {
 namespace {
@@ -42,14 +46,16 @@ constexpr std::size_t kSharedLimit = 96 * 1024;  // of every device from sm_80 o
 // Blocks of the launch in flight that have finished; one word per branch, whose launches follow each other. 0
 // between launches.
 __device__ unsigned finished[kMaxBranches];
+// Of their barrier, where they wait for each other.
+__device__ unsigned decided[kMaxBranches];
 
 template <class A>
 __device__ double weight_of(const void* weights, int i, double otherwise) {
   return weights == nullptr ? otherwise : static_cast<double>(static_cast<const A*>(weights)[i]);
 }
 template <class A>
-__device__ double pair_weight(const CohortLossArgs& args, int i, int j) {
-  return i == j ? 0 : weight_of<A>(args.kl_weight, i * args.shape.members + j, 0);
+__device__ double pair_weight(const CohortLossArgs& args, const void* weights, int i, int j) {
+  return i == j ? 0 : weight_of<A>(weights, i * args.shape.members + j, 0);
 }
 template <class A>
 __device__ double target_weight(const CohortLossArgs& args, int i) {
@@ -59,12 +65,18 @@ __device__ inline double scale_of(const CohortLossArgs& args) {
   return args.t_squared ? args.temperature * args.temperature : 1.0;
 }
 
-// By one warp: lane i is student i.
+__device__ inline double inverse(std::int64_t valid) {
+  return valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid);
+}
+
+// By one warp: lane i is student i. `weights`: W; `undecided`: it will only be known later, and may be
+// anything.
 template <class A>
-__device__ void make_plan(const CohortLossArgs& args, std::int64_t valid, Plan<A>& plan) {
+__device__ void make_plan(const CohortLossArgs& args, const void* weights, bool undecided, std::int64_t valid,
+                          Plan<A>& plan) {
   const int i = static_cast<int>(threadIdx.x) % kWarp;
   const int members = args.shape.members;
-  const double inv_rows = valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid);
+  const double inv_rows = inverse(valid);
   const double soft_grad = scale_of(args) / args.temperature * inv_rows;
   unsigned pair = 0;
   unsigned pull = 0;
@@ -74,7 +86,7 @@ __device__ void make_plan(const CohortLossArgs& args, std::int64_t valid, Plan<A
     plan.ce_grad[i] = static_cast<A>(weight_of<A>(args.ce_weight, i, 1) * inv_rows);
 #pragma unroll 4
     for (int j = 0; j < members; ++j) {
-      const double w = pair_weight<A>(args, i, j);
+      const double w = pair_weight<A>(args, weights, i, j);
       plan.pair_grad[i * kMaxMembers + j] = static_cast<A>(w * soft_grad);
       pull |= (w != 0 ? 1U : 0U) << j;
       pair |= (i != j && (w != 0 || args.all_pairs) ? 1U : 0U) << j;
@@ -98,7 +110,7 @@ __device__ void make_plan(const CohortLossArgs& args, std::int64_t valid, Plan<A
   if (i == 0) {
     plan.target = targets;
     plan.target_pull = target_pulls;
-    plan.pairs = pairs;
+    plan.pairs = undecided ? 1 : pairs;
     plan.inv_t = static_cast<A>(1.0 / args.temperature);
   }
 }
@@ -108,29 +120,36 @@ __device__ void write(void* out, int i, double value) {
   if (out != nullptr) static_cast<A*>(out)[i] = static_cast<A>(value);
 }
 
-// Sums the blocks' values in a fixed order, a warp per value, and writes what the call reports.
-template <class A>
-__device__ void finish(const CohortLossArgs& args, std::int64_t valid, const double* partial, double* total) {
-  const int members = args.shape.members;
+// put(v, the first values' sums over all blocks), in a fixed order: a warp per value.
+template <class F>
+__device__ void add_blocks(const double* partial, int num_values, F&& put) {
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int v = static_cast<int>(threadIdx.x) / kWarp; v < loss::count_values(members); v += warps) {
+  for (int v = static_cast<int>(threadIdx.x) / kWarp; v < num_values; v += warps) {
     double sum = 0;
 #pragma unroll 4
     for (unsigned b = static_cast<unsigned>(lane); b < gridDim.x; b += kWarp)
       sum += partial[v * gridDim.x + b];
     sum = warp_sum(sum);
-    if (lane == 0) total[v] = sum;
+    if (lane == 0) put(v, sum);
   }
+}
+
+// Adds the blocks' values up and writes what the call reports.
+template <class A>
+__device__ void finish(const CohortLossArgs& args, const void* weights, std::int64_t valid,
+                       const double* partial, double* total) {
+  const int members = args.shape.members;
+  add_blocks(partial, loss::count_values(members), [&](int v, double sum) { total[v] = sum; });
   __syncthreads();
   const int i = static_cast<int>(threadIdx.x);
   if (i >= members) return;
-  const double inv_rows = valid == 0 ? 0.0 : 1.0 / static_cast<double>(valid);
+  const double inv_rows = inverse(valid);
   const double mean_scale = scale_of(args) * inv_rows;
   const double ce = total[i] * inv_rows;
   double kl = 0;
   for (int j = 0; j < members; ++j) {
-    const double w = pair_weight<A>(args, i, j);
+    const double w = pair_weight<A>(args, weights, i, j);
     double pair = 0;
     if (i != j && (w != 0 || args.all_pairs))
       pair = mean_scale * total[loss::value_pair(members, i * members + j)];
@@ -151,9 +170,55 @@ __device__ void finish(const CohortLossArgs& args, std::int64_t valid, const dou
   if (args.correct_top5 != nullptr) args.correct_top5[i] = count(loss::value_top5(members, i));
 }
 
-template <class T, int kTeam>
+// What a block knows of the decision.
+template <class A>
+struct Decided {
+  A ce[kMaxMembers];
+  A weights[kMaxMembers * kMaxMembers];  // W
+};
+
+// Waits for the cross-entropies of all blocks, and decides: every block for itself, with the same bits. The
+// first one also writes the decision down.
+template <class A>
+__device__ void decide(const CohortLossArgs& args, std::int64_t valid, const double* partial, int branch,
+                       Decided<A>& decision) {
+  const CohortDecision& d = args.decision;
+  const int members = args.shape.members;
+  grid_barrier(&decided[branch]);
+  const double inv_rows = inverse(valid);
+  add_blocks(partial, members, [&](int m, double sum) { decision.ce[m] = static_cast<A>(sum * inv_rows); });
+  __syncthreads();
+  const TeachingRule<A> rule(d.rule, d.kl, d.feature, d.masked_member, decision.ce, members);
+  const bool writes = blockIdx.x == 0;
+  if (writes && threadIdx.x == 0 && d.teacher != nullptr) *d.teacher = rule.teacher;
+  for (int at = static_cast<int>(threadIdx.x); at < members * members; at += static_cast<int>(blockDim.x)) {
+    const int i = at / members;
+    const int j = at % members;
+    const A weight = rule.kl_weight(i, j);
+    decision.weights[at] = weight;
+    if (!writes) continue;
+    static_cast<A*>(d.kl_weight)[at] = weight;
+    if (d.feature_weight != nullptr) static_cast<A*>(d.feature_weight)[at] = rule.feature_weight(i, j);
+  }
+  __syncthreads();
+}
+
+// Adds the block's rows up, for the values [first, last).
+__device__ inline void publish(const double* slots, int lanes, int num_values, int first, int last,
+                               double* partial) {
+  for (int v = first + static_cast<int>(threadIdx.x); v < last; v += static_cast<int>(blockDim.x)) {
+    double sum = slots[v];
+    for (int lane = 1; lane < lanes; ++lane) sum += slots[lane * num_values + v];
+    partial[v * gridDim.x + blockIdx.x] = sum;
+  }
+}
+
+// kDecides: cooperative, a row per team.
+template <class T, int kTeam, bool kDecides>
 __global__ void __launch_bounds__(kTeam == kWarp ? (loss::kRowsInBlock + 1) * kWarp : kTeam,
-                                  kTeam <= 128 && !std::is_same_v<T, double> ? 4 : 1)
+                                  kTeam > 128 || std::is_same_v<T, double> ? 1
+                                  : kDecides                               ? 3
+                                                                           : 4)
     loss_kernel(const __grid_constant__ CohortLossArgs args, const __grid_constant__ Layout layout,
                 double* partial, int branch) {
   using A = Accumulator<T>;
@@ -170,32 +235,50 @@ __global__ void __launch_bounds__(kTeam == kWarp ? (loss::kRowsInBlock + 1) * kW
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * layout.iterations * kLanes;
   // The first row is on its way while a warp, one without a row where teams are warps, prepares the plan.
   const bool has_rows = team < layout.teams;
+  const bool plans = kTeam == kWarp ? !has_rows : thread < kWarp;
   if (has_rows && first + team < args.shape.rows) row.load(first + team);
-  if (kTeam == kWarp ? !has_rows : thread < kWarp) make_plan(args, valid, plan[0]);
+  if (plans) make_plan(args, args.kl_weight, kDecides, valid, plan[0]);
   __syncthreads();
-  for (int iteration = 0; has_rows && iteration < layout.iterations; ++iteration) {
-    for (int lane = team; lane < kLanes; lane += layout.teams) {
-      const std::int64_t b = first + iteration * kLanes + lane;
-      if (b >= args.shape.rows) break;
-      if (iteration != 0 || lane != team) row.load(b);
-      if (b < valid) {
-        row.run(slots + lane * layout.num_values);
-      } else {
-        row.skip();
+  int published = 0;
+  const void* weights = args.kl_weight;
+  if constexpr (kDecides) {
+    SIMT_SHARED(Decided<A>, decision, [1]);
+    const std::int64_t b = first + team;
+    double* const slot = slots + team * layout.num_values;
+    if (has_rows && b < valid) row.measure(slot);
+    __syncthreads();
+    published = args.shape.members;
+    publish(slots, kLanes, layout.num_values, 0, published, partial);
+    decide<A>(args, valid, partial, branch, decision[0]);
+    weights = decision[0].weights;
+    if (plans) make_plan(args, weights, false, valid, plan[0]);
+    __syncthreads();
+    if (has_rows && b < args.shape.rows) b < valid ? row.teach_and_learn(slot) : row.skip();
+  } else {
+    for (int iteration = 0; has_rows && iteration < layout.iterations; ++iteration) {
+      for (int lane = team; lane < kLanes; lane += layout.teams) {
+        const std::int64_t b = first + iteration * kLanes + lane;
+        if (b >= args.shape.rows) break;
+        if (iteration != 0 || lane != team) row.load(b);
+        if (b < valid) {
+          row.measure(slots + lane * layout.num_values);
+          row.teach_and_learn(slots + lane * layout.num_values);
+        } else {
+          row.skip();
+        }
       }
     }
   }
   __syncthreads();
-  for (int v = thread; v < layout.num_values; v += static_cast<int>(blockDim.x)) {
-    double sum = slots[v];
-    for (int lane = 1; lane < kLanes; ++lane) sum += slots[lane * layout.num_values + v];
-    partial[v * gridDim.x + blockIdx.x] = sum;
-  }
-  if (last_block(&finished[branch], gridDim.x)) finish<A>(args, valid, partial, slots);
+  publish(slots, kLanes, layout.num_values, published, layout.num_values, partial);
+  if (last_block(&finished[branch], gridDim.x)) finish<A>(args, weights, valid, partial, slots);
 }
 
 // --- host ---
 
+bool decides(const CohortLossArgs& args) {
+  return args.decision.kl_weight != nullptr;
+}
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
@@ -241,7 +324,7 @@ Layout layout_of(const CohortLossArgs& args, std::size_t& shared) {
   const auto partials =
       static_cast<std::size_t>(team / kWarp * loss::Partials<A, kWarp>::size(shape.members));
   const bool target = args.target_rule != TargetRule::kNone;
-  layout.kept = args.kl_weight != nullptr || target || args.all_pairs;
+  layout.kept = args.kl_weight != nullptr || decides(args) || target || args.all_pairs;
   const auto place = [&](int teams, bool staged, bool kept) {
     layout.teams = teams;
     layout.staged = staged;
@@ -275,10 +358,20 @@ template <class T, int kTeam>
 void launch(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
   std::size_t shared = 0;
   const Layout layout = layout_of<T>(args, shared);
-  const auto blocks = static_cast<unsigned>(grid_of(args.shape).blocks);
-  const auto threads = static_cast<unsigned>(kTeam * layout.teams + (kTeam == kWarp ? kWarp : 0));
-  simt::launch(loss_kernel<T, kTeam>, {.grid = blocks, .block = threads, .shared = shared, .stream = stream},
-               args, layout, reinterpret_cast<double*>(workspace.data()), stream.branch);
+  simt::LaunchConfig config{
+      .grid = static_cast<unsigned>(grid_of(args.shape).blocks),
+      .block = static_cast<unsigned>(kTeam * layout.teams + (kTeam == kWarp ? kWarp : 0)),
+      .shared = shared,
+      .stream = stream};
+  auto* kernel = loss_kernel<T, kTeam, false>;
+  if (decides(args)) {
+    kernel = loss_kernel<T, kTeam, true>;
+    const bool one_row_each = layout.iterations == 1 && layout.teams == grid_of(args.shape).rows_in_block;
+    config.cooperative = one_row_each && config.grid.x <= simt::resident_blocks(kernel, config);
+    if (!config.cooperative) return cohort_loss_in_steps(stream, args, workspace);
+  }
+  const Rehearsed rehearsed(stream, "cohort_loss", traffic(args));
+  simt::launch(kernel, config, args, layout, reinterpret_cast<double*>(workspace.data()), stream.branch);
 }
 
 void validate(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
@@ -294,6 +387,8 @@ void validate(CudaStream stream, const CohortLossArgs& args, Workspace workspace
         "cohort_loss: no given target");
   check(args.target == nullptr || args.target_rule != TargetRule::kNone,
         "cohort_loss: no rule for the target");
+  check(!decides(args) || (args.kl_weight == nullptr && args.ce != nullptr),
+        "cohort_loss: a decision writes W itself, and needs ce");
   check(workspace.size() >= cohort_loss_workspace(stream, s), "cohort_loss: workspace too small");
   check(stream.branch >= 0 && stream.branch < kMaxBranches, "cohort_loss: no such branch");
 }
@@ -305,7 +400,6 @@ std::size_t cohort_loss_workspace(CudaStream, const CohortLossShape& shape) {
 }
 
 void cohort_loss(CudaStream stream, const CohortLossArgs& args, Workspace workspace) {
-  const Rehearsed rehearsed(stream, "cohort_loss", traffic(args));
   validate(stream, args, workspace);
   dispatch_float(args.shape.dtype, [&]<class T>(std::type_identity<T>) {
     switch (team_of(args.shape)) {

@@ -8,7 +8,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
-#include "kernels/cuda/simt.cuh"
+#include "kernels/cuda/loss_select_rule.cuh"
 
 namespace cohort::kernels {
 namespace {
@@ -16,49 +16,15 @@ namespace {
 constexpr int kThreads = 256;
 
 template <class A>
-__device__ bool is_finite(A x) {
-  return x - x == 0;
-}
-
-// Lowest index of the smallest finite value among values[0], values[stride], ...; -1: none is finite.
-template <class A>
-__device__ int finite_argmin(const A* values, int count, std::int64_t stride) {
-  int best = -1;
-  A least = 0;
-  for (int k = 0; k < count; ++k) {
-    const A v = values[k * stride];
-    if (!is_finite(v) || (best >= 0 && !(v < least))) continue;
-    best = k;
-    least = v;
-  }
-  return best;
-}
-
-// W[i][j] / weight: 1 / (number of i's teachers) where j teaches i, else 0.
-template <class A>
-__device__ double share(const LossSelectArgs& args, const A* ce, int teacher, int i, int j) {
-  if (args.rule == SelectRule::kArgmin) return j == teacher && i != j ? 1 : 0;
-  int better = 0;
-  for (int k = 0; k < args.members; ++k) better += is_finite(ce[k]) && ce[k] < ce[i] ? 1 : 0;
-  return is_finite(ce[j]) && ce[j] < ce[i] ? 1.0 / better : 0;
-}
-
-template <class A>
 __device__ void write_weights(const LossSelectArgs& args) {
-  const A* ce = static_cast<const A*>(args.ce);
-  const int members = args.members;
-  const int teacher = finite_argmin(ce, members, 1);
-  if (threadIdx.x == 0 && args.teacher != nullptr) *args.teacher = teacher;
-  const int masked = args.masked_member == nullptr ? -1 : *args.masked_member;
-  for (int at = static_cast<int>(threadIdx.x); at < members * members; at += kThreads) {
-    const int i = at / members;
-    const int j = at % members;
-    const double s = share(args, ce, teacher, i, j);
-    const bool comparable = i != masked && j != masked;
-    if (args.kl_weight != nullptr) static_cast<A*>(args.kl_weight)[at] = static_cast<A>(args.kl * s);
-    if (args.feature_weight != nullptr) {
-      static_cast<A*>(args.feature_weight)[at] = comparable ? static_cast<A>(args.feature * s) : A{0};
-    }
+  const TeachingRule<A> rule(args.rule, args.kl, args.feature, args.masked_member,
+                             static_cast<const A*>(args.ce), args.members);
+  if (threadIdx.x == 0 && args.teacher != nullptr) *args.teacher = rule.teacher;
+  for (int at = static_cast<int>(threadIdx.x); at < args.members * args.members; at += kThreads) {
+    const int i = at / args.members;
+    const int j = at % args.members;
+    if (args.kl_weight != nullptr) static_cast<A*>(args.kl_weight)[at] = rule.kl_weight(i, j);
+    if (args.feature_weight != nullptr) static_cast<A*>(args.feature_weight)[at] = rule.feature_weight(i, j);
   }
 }
 
@@ -70,7 +36,8 @@ __global__ void __launch_bounds__(kThreads) select_kernel(const LossSelectArgs a
   if (b >= args.rows) return;
   const std::int64_t valid = args.valid_rows == nullptr ? args.rows : *args.valid_rows;
   const A* losses = static_cast<const A*>(args.ce_rows) + b;
-  args.row_winner[b] = b < valid ? finite_argmin(losses, args.members, args.rows) : -1;
+  args.row_winner[b] =
+      b < valid ? finite_argmin(args.members, [&](int k) { return losses[k * args.rows]; }) : -1;
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
-// The fused cohort loss: mutual learning at T = 1 and T = 3, the min-logit target, and competitive training's
-// three kernels. Bytes from the formula of kernels/cohort_loss.h: logits read, gradients written.
+// The fused cohort loss: mutual learning at T = 1 and T = 3, the min-logit target, and competitive training
+// in one launch and in three. Bytes from the formula of kernels/cohort_loss.h: logits read, gradients
+// written.
 #include "kernels/cohort_loss.h"
 
 #include "bench/support/device_bench.h"
-#include "kernels/loss_select.h"
 
 namespace cohort::kernels {
 namespace {
@@ -71,26 +71,19 @@ void loss(benchmark::State& state, Mode mode) {
                  });
 }
 
-// Values, the choice of the teacher, losses and gradients: the logits are read twice.
-template <class T>
+// The batch chooses the teacher within the call: the formula's bytes. In steps (what the call does itself
+// where the batch does not fit): the logits are read twice.
+template <class T, bool kInSteps>
 void competitive(benchmark::State& state, Mode mode) {
   const Sizes s(state);
-  const double bytes = s.elements() * sizeof(T) * 3;
+  const double bytes = s.elements() * sizeof(T) * (kInSteps ? 3 : 2);
   bench::measure(state, mode, {.bytes = bytes, .target_us = s.target_us(bytes)},
                  [&]<class Stream>(Stream stream, Memory& memory) {
                    Cohort<T, Stream> c(stream, memory, s, true);
-                   CohortLossArgs values = c.args;
-                   values.grad_logits = {};
-                   float* const weights = memory.empty<float>(s.members * s.members);
-                   c.args.kl_weight = weights;
-                   const LossSelectArgs select{.members = s.members,
-                                               .rows = s.rows,
-                                               .ce = c.args.ce,
-                                               .teacher = memory.empty<std::int32_t>(1),
-                                               .kl_weight = weights};
-                   return [c, values, select](auto on) {
-                     cohort_loss(on, values, c.scratch);
-                     loss_select(on, select);
+                   c.args.decision.teacher = memory.empty<std::int32_t>(1);
+                   c.args.decision.kl_weight = memory.empty<float>(s.members * s.members);
+                   return [c](auto on) {
+                     if (kInSteps) return cohort_loss_in_steps(on, c.args, c.scratch);
                      cohort_loss(on, c.args, c.scratch);
                    };
                  });
@@ -121,7 +114,9 @@ void all_shapes(benchmark::internal::Benchmark* b) {
     bench::add("cohort_loss/mutual_bf16", &loss<bf16, Kind::kMutual>, some_shapes) &&
     bench::add("cohort_loss/mutual_T3", &loss<float, Kind::kMutualT3>, some_shapes) &&
     bench::add("cohort_loss/min_logit_T2", &loss<float, Kind::kMinLogit>, some_shapes) &&
-    bench::add("cohort_loss/competitive", &competitive<float>, some_shapes);
+    bench::add("cohort_loss/competitive", &competitive<float, false>, some_shapes) &&
+    bench::add("cohort_loss/competitive_bf16", &competitive<bf16, false>, some_shapes) &&
+    bench::add("cohort_loss/competitive_in_steps", &competitive<float, true>, some_shapes);
 
 }  // namespace
 }  // namespace cohort::kernels

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels/cuda/cohort_loss_math.cuh"
+#include "kernels/cuda/loss_select_rule.cuh"
 
 namespace cohort::kernels::loss {
 
@@ -73,10 +74,15 @@ class Row {
     member_[lane_].own = in_range(label) ? to_float(logits(lane_)[label]) : not_a_number<A>();
   }
 
-  // The loaded row counts. `slot` gets what it adds to the values.
-  __device__ void run(double* slot) {
+  // The loaded row counts; what of it needs no weight. `slot` gets what it adds to the values.
+  __device__ void measure(double* slot) {
     team_sync();
     statistics(slot);
+    if (args_.decision.row_winner != nullptr) put(args_.decision.row_winner, best());
+  }
+
+  // The rest of a row that has been measured, by the plan.
+  __device__ void teach_and_learn(double* slot) {
     if (wants_target()) form_target();
     keep_ = layout_.kept && (plan_.pairs != 0 || plan_.target != 0);
     if (keep_) keep();
@@ -106,7 +112,8 @@ class Row {
     if (args_.target != nullptr) {
       for (int c = lane_; c < classes_; c += kTeam) target_row()[c] = 0;
     }
-    if (args_.winner != nullptr && lane_ == 0) args_.winner[row_] = -1;
+    put(args_.winner, -1);
+    put(args_.decision.row_winner, -1);
     team_sync();
   }
 
@@ -126,6 +133,12 @@ class Row {
   }
   __device__ A& ce_row(int m) const {
     return static_cast<A*>(args_.ce_rows)[m * args_.shape.rows + row_];
+  }
+  __device__ void put(std::int32_t* by_row, int value) const {
+    if (by_row != nullptr && lane_ == 0) by_row[row_] = value;
+  }
+  __device__ int best() const {
+    return finite_argmin(members_, [this](int m) { return member_[m].ce; });
   }
   __device__ std::int32_t mixed_label(int l) const {
     return args_.mixed_labels[row_ * kMixedLabels + l];
@@ -258,17 +271,10 @@ class Row {
   // --- the shared target ---
 
   __device__ void form_target() {
-    winner_ = -1;
-    no_target_ = false;
-    if (args_.target_rule == TargetRule::kNaive) {
-      for (int m = 0; m < members_; ++m) {
-        const A ce = member_[m].ce;
-        if (is_finite(ce) && (winner_ < 0 || ce < member_[winner_].ce)) winner_ = m;
-      }
-      no_target_ = winner_ < 0;
-    }
+    winner_ = args_.target_rule == TargetRule::kNaive ? best() : -1;
+    no_target_ = args_.target_rule == TargetRule::kNaive && winner_ < 0;
     if (args_.target_rule == TargetRule::kMinLogit) min_logit();
-    if (args_.winner != nullptr && lane_ == 0) args_.winner[row_] = winner_;
+    put(args_.winner, winner_);
   }
 
   // The least of z_m - z_m[label] over the members.
@@ -586,9 +592,7 @@ class Row {
   bool separate_;  // softmax_T is not softmax_1
 
   std::int64_t row_ = 0;
-  bool aligned_ = false;
-  bool keep_ = false;
-  bool no_target_ = false;
+  bool aligned_ = false, keep_ = false, no_target_ = false;
   int winner_ = -1;
   A target_max_ = 0, target_inv_ = 0, target_log_ = 0;  // kMinLogit
 };

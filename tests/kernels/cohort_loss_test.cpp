@@ -5,90 +5,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
-#include <span>
 #include <vector>
 
 #include "tests/support/cohort_case.h"
-#include "tests/support/cohort_reference.h"
+#include "tests/support/cohort_checks.h"
 #include "tests/support/shapes.h"
 
 namespace cohort::test {
 namespace {
 
 using kernels::TargetRule;
-
-// A case with every option at random.
-template <class T>
-CohortCase<T> draw(int members, int rows, int classes, std::uint64_t seed) {
-  using A = Accumulator<T>;
-  Random rng(seed);
-  auto c = CohortCase<T>::random(members, rows, classes, rng, rng.uniform(0.5, 5));
-  const double temperatures[] = {1, 1, 2, 3, 0.5, 20};
-  c.temperature = temperatures[rng.integer(0, 5)];
-  c.t_squared = rng.chance(0.8);
-  c.attached = rng.chance(0.2);
-  c.all_pairs = rng.chance(0.2);
-  c.rule = static_cast<TargetRule>(rng.integer(0, 3));
-  for (A& v : c.ce_weight) v = static_cast<A>(rng.chance(0.2) ? 0 : rng.uniform(0, 2));
-  for (A& v : c.kl_weight) v = static_cast<A>(rng.chance(0.3) ? 0 : rng.uniform(0, 2));
-  for (A& v : c.target_weight) v = static_cast<A>(rng.chance(0.3) ? 0 : rng.uniform(0, 2));
-  if (c.rule == TargetRule::kGiven) {
-    c.given = rng.uniforms<A>(static_cast<std::size_t>(rows * classes), 0.01, 1);
-    for (int b = 0; b < rows; ++b) {
-      const auto row = std::span(c.given).subspan(static_cast<std::size_t>(b * classes),
-                                                  static_cast<std::size_t>(classes));
-      const A sum = std::accumulate(row.begin(), row.end(), A{0});
-      for (A& v : row) v /= sum;
-    }
-  }
-  if (rng.chance(0.4)) {
-    c.mixed_member = rng.integer(0, members - 1);
-    c.mixed_labels = rng.integers<std::int32_t>(static_cast<std::size_t>(rows * 4), 0, classes - 1);
-    c.mixed_weights = rng.uniforms<A>(static_cast<std::size_t>(rows * 4), 0, 0.5);
-  }
-  if (rng.chance(0.3)) c.valid = rng.integer(0, rows);
-  if (rng.chance(0.3)) {
-    for (int m = 0; m < members; ++m) {
-      c.accumulate.push_back(rng.normals<T>(static_cast<std::size_t>(rows * classes), 0, 0.1));
-    }
-  }
-  c.misalign = static_cast<std::size_t>(rng.integer(0, 3));
-  return c;
-}
-
-template <class T>
-void expect_matches(const CohortCase<T>& c, const typename CohortCase<T>::Result& actual) {
-  const CohortReference expected = reference(c);
-  const double u = unit_roundoff(accumulator_of(dtype_of<T>()));
-  for (std::size_t m = 0; m < actual.grad.size(); ++m) {
-    EXPECT_TRUE(
-        all_within(actual.grad[m], expected.grad[m], [&](std::size_t x) { return expected.grad_tol[m][x]; }))
-        << "gradient of member " << m;
-  }
-  EXPECT_TRUE(all_within(actual.loss, expected.loss, [&](std::size_t m) {
-    return expected.loss_tol[m] + 4 * u * std::abs(expected.loss[m]);
-  }));
-  // Unweighted values: bounded by the classes' largest |log p| instead of a term-by-term bound.
-  const auto coarse = [&](double v) {
-    return 200 * u * (1 + std::abs(v)) * (1 + c.temperature * c.temperature);
-  };
-  EXPECT_TRUE(all_within(actual.ce, expected.ce, [&](std::size_t m) { return coarse(expected.ce[m]); }));
-  EXPECT_TRUE(all_within(actual.ce_rows, expected.ce_rows,
-                         [&](std::size_t m) { return coarse(expected.ce_rows[m]); }));
-  EXPECT_TRUE(all_within(actual.kl, expected.kl, [&](std::size_t m) { return coarse(expected.kl[m]); }));
-  EXPECT_TRUE(all_within(actual.kl_pair, expected.kl_pair,
-                         [&](std::size_t m) { return coarse(expected.kl_pair[m]); }));
-  EXPECT_TRUE(all_within(actual.target_kl, expected.target_kl,
-                         [&](std::size_t m) { return coarse(expected.target_kl[m]); }));
-  if (c.rule != TargetRule::kNone) {
-    EXPECT_TRUE(all_within(actual.target, expected.target,
-                           [&](std::size_t x) { return 200 * u * expected.target[x] + 1e-30; }));
-    EXPECT_EQ(actual.winner, expected.winner);
-  }
-  EXPECT_EQ(actual.top1, expected.top1);
-  EXPECT_EQ(actual.top5, expected.top5);
-}
 
 template <class Param>
 class CohortLoss : public TypedDeviceTest<Param> {
@@ -115,7 +41,7 @@ TYPED_TEST(CohortLoss, MatchesReferenceOnAwkwardShapes) {
         if (this->kSlow && seed % (rows * members > 21 ? 24 : 4) != 0) continue;
         COHORT_TRACE_SEED(seed);
         SCOPED_TRACE(::testing::Message() << members << " members, " << rows << " x " << classes);
-        const auto c = draw<T>(members, rows, classes, seed);
+        const auto c = draw_case<T>(members, rows, classes, seed);
         expect_matches(c, c.run());
         if (::testing::Test::HasFailure()) return;
       }
@@ -126,7 +52,7 @@ TYPED_TEST(CohortLoss, MatchesReferenceOnAwkwardShapes) {
 TYPED_TEST(CohortLoss, SixteenMembers) {
   using T = typename TypeParam::Type;
   for (std::uint64_t seed = 7; seed < 10; ++seed) {
-    auto c = draw<T>(kernels::kMaxMembers, 9, 17, seed);
+    auto c = draw_case<T>(kernels::kMaxMembers, 9, 17, seed);
     c.mutual(0.1);
     expect_matches(c, c.run());
   }
@@ -142,7 +68,7 @@ TYPED_TEST(CohortLoss, LongRows) {
   for (const auto& [members, classes] : shapes) {
     COHORT_TRACE_SEED(++seed);
     SCOPED_TRACE(::testing::Message() << members << " members, " << classes << " classes");
-    const auto c = draw<T>(members, 2, classes, seed);
+    const auto c = draw_case<T>(members, 2, classes, seed);
     expect_matches(c, c.run());
   }
 }
@@ -171,7 +97,7 @@ TYPED_TEST(CohortLoss, SameBitsInEveryRun) {
   for (const auto& [rows, classes] : {std::pair{33, 100}, std::pair{8, 1000}, std::pair{128, 10}}) {
     for (std::uint64_t seed = 1; seed <= (this->kSlow ? 1 : 6); ++seed) {
       COHORT_TRACE_SEED(seed);
-      const auto c = draw<T>(3, rows / part, classes, seed);
+      const auto c = draw_case<T>(3, rows / part, classes, seed);
       const auto one = c.run();
       for_each_place(TypeParam::device, [&](Place place) {
         const auto many = c.run(place);
@@ -236,7 +162,7 @@ TEST_P(CohortLossGradient, AgreesWithDifferences) {
   for (std::uint64_t seed = 1; seed <= last; ++seed) {
     COHORT_TRACE_SEED(seed);
     Random rng(seed);
-    auto c = draw<double>(rng.integer(1, 4), rng.integer(1, 4), rng.integer(2, 12), seed);
+    auto c = draw_case<double>(rng.integer(1, 4), rng.integer(1, 4), rng.integer(2, 12), seed);
     expect_gradient(c);
     if (::testing::Test::HasFailure()) return;
   }

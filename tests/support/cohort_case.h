@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/cohort_loss.h"
@@ -34,6 +35,16 @@ struct CohortCase {
     std::vector<std::vector<T>> grad;
     std::vector<A> loss, ce, kl, kl_pair, target_kl, ce_rows, target;
     std::vector<std::int32_t> winner, top1, top5;
+    // Of a decision.
+    std::int32_t teacher = -2;
+    std::vector<std::int32_t> row_winner;
+    std::vector<A> weights, feature_weights;
+  };
+  struct Decision {
+    kernels::SelectRule rule = kernels::SelectRule::kArgmin;
+    double kl = 1, feature = 0;
+    std::int32_t masked = -1;
+    bool in_steps = false;  // by three calls
   };
 
   int members = 1;
@@ -54,6 +65,7 @@ struct CohortCase {
   std::int32_t valid = -1;                 // -1: no device scalar
   std::vector<std::vector<T>> accumulate;  // not empty: kAccumulate into these
   std::size_t misalign = 0;
+  std::optional<Decision> decision;  // then kl_weight is not read
   Place place = case_device();
 
   CohortCase() = default;
@@ -110,7 +122,12 @@ kernels::CohortLossArgs CohortCase<T>::inputs(OnDevice& on) const {
   args.target_rule = rule;
   args.given_target = given.empty() ? nullptr : on(given);
   args.ce_weight = on(ce_weight);
-  args.kl_weight = on(kl_weight);
+  if (decision) {
+    args.decision = {.rule = decision->rule, .kl = decision->kl, .feature = decision->feature};
+    args.decision.masked_member = on(decision->masked);
+  } else {
+    args.kl_weight = on(kl_weight);
+  }
   args.target_weight = on(target_weight);
   args.valid_rows = valid < 0 ? nullptr : on(valid);
   return args;
@@ -151,11 +168,22 @@ typename CohortCase<T>::Result CohortCase<T>::run(Place on_place) const {
   args.winner = on(winner);
   args.correct_top1 = on(top1);
   args.correct_top5 = on(top5);
+  Guarded<std::int32_t> teacher(1), row_winner(n);
+  Guarded<A> weights(m * m), feature_weights(m * m);
+  if (decision) {
+    args.decision.teacher = on(teacher);
+    args.decision.row_winner = on(row_winner);
+    args.decision.kl_weight = on(weights);
+    args.decision.feature_weight = on(feature_weights);
+  }
   const bool cpu = on_place.device == Device::kCpu;
   Scratch scratch(cpu ? kernels::cohort_loss_workspace(on_place.cpu, args.shape)
                       : device_workspace(args.shape));
   const Workspace workspace = on(scratch);
-  on.run([&](auto stream) { kernels::cohort_loss(stream, args, workspace); });
+  on.run([&](auto stream) {
+    if (decision && decision->in_steps) return kernels::cohort_loss_in_steps(stream, args, workspace);
+    kernels::cohort_loss(stream, args, workspace);
+  });
   EXPECT_TRUE(scratch.intact());
   Result r;
   for (std::size_t k = 0; k < m; ++k) {
@@ -164,9 +192,11 @@ typename CohortCase<T>::Result CohortCase<T>::run(Place on_place) const {
     EXPECT_TRUE(grad[k].intact());
     r.grad.push_back(grad[k].values());
   }
-  for (const Guarded<A>* g : {&loss, &ce, &kl, &pair, &target_kl, &ce_rows, &target})
+  for (const Guarded<A>* g :
+       {&loss, &ce, &kl, &pair, &target_kl, &ce_rows, &target, &weights, &feature_weights})
     EXPECT_TRUE(g->intact());
-  for (const Guarded<std::int32_t>* g : {&winner, &top1, &top5}) EXPECT_TRUE(g->intact());
+  for (const Guarded<std::int32_t>* g : {&winner, &top1, &top5, &teacher, &row_winner})
+    EXPECT_TRUE(g->intact());
   r.loss = loss.values();
   r.ce = ce.values();
   r.kl = kl.values();
@@ -177,6 +207,11 @@ typename CohortCase<T>::Result CohortCase<T>::run(Place on_place) const {
   if (has_target) r.winner = winner.values();
   r.top1 = top1.values();
   r.top5 = top5.values();
+  if (!decision) return r;
+  r.teacher = teacher[0];
+  r.row_winner = row_winner.values();
+  r.weights = weights.values();
+  r.feature_weights = feature_weights.values();
   return r;
 }
 
