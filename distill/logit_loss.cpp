@@ -5,32 +5,25 @@
 #include "kernels/pointwise.h"
 
 namespace cohort::distill {
-namespace {
-
-ops::CohortLossInputs common_inputs(const StepView& view, const std::vector<Tensor>& logits) {
-  ops::CohortLossInputs inputs;
-  inputs.logits = logits;
-  inputs.labels = view.labels;
-  inputs.valid_rows = view.valid_rows;
-  inputs.mixed_labels = view.mixed_labels;
-  inputs.mixed_weights = view.mixed_weights;
-  inputs.mixed_member = view.mixed_member;
-  return inputs;
-}
-
-}  // namespace
-
 std::vector<Tensor> logits_of(const StepView& view) {
   std::vector<Tensor> logits;
   for (const models::Outputs& outputs : view.outputs) logits.push_back(outputs.logits);
   return logits;
 }
 
-void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options) {
+namespace {
+
+// W comes with the inputs.
+ops::CohortLossValues losses_of(Context& ctx, StepView& view, ops::CohortLossInputs inputs,
+                                const LossWeights& weights, const LogitLossOptions& options) {
   const std::vector<Tensor> logits = logits_of(view);
-  ops::CohortLossInputs inputs = common_inputs(view, logits);
+  inputs.logits = logits;
+  inputs.labels = view.labels;
+  inputs.valid_rows = view.valid_rows;
+  inputs.mixed_labels = view.mixed_labels;
+  inputs.mixed_weights = view.mixed_weights;
+  inputs.mixed_member = view.mixed_member;
   inputs.ce_weight = weights.ce;
-  inputs.kl_weight = weights.kl;
   inputs.target_weight = weights.target;
   inputs.target_rule = options.target_rule;
   inputs.temperature = options.temperature;
@@ -45,8 +38,27 @@ void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, cons
   report.kl = values.kl;
   report.correct_top1 = values.correct_top1;
   report.correct_top5 = values.correct_top5;
-  report.kl_weight = weights.kl;
   report.target = values.target;
+  return values;
+}
+
+}  // namespace
+
+void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options) {
+  ops::CohortLossInputs inputs;
+  inputs.kl_weight = weights.kl;
+  losses_of(ctx, view, inputs, weights, options);
+  view.report.kl_weight = weights.kl;
+}
+
+ops::LossSelection logit_losses_by_choice(Context& ctx, StepView& view, const LossWeights& weights,
+                                          const LogitLossOptions& options, const ops::TeacherChoice& choice) {
+  ops::CohortLossInputs inputs;
+  inputs.choice = choice;
+  const ops::LossSelection selection = losses_of(ctx, view, inputs, weights, options).selection;
+  view.report.kl_weight = selection.kl_weight;
+  view.report.teacher = selection.teacher;
+  return selection;
 }
 
 void add_to_loss(Context& ctx, StepView& view, int member, const Tensor& value) {
@@ -63,18 +75,6 @@ void copy(Context& ctx, const Tensor& from, const Tensor& to) {
   on_device(ctx, [&](auto stream) {
     kernels::scale(stream, {.dtype = to.dtype, .count = to.count(), .x = from.data, .y = to.data});
   });
-}
-
-ops::LossSelection select_teacher(Context& ctx, StepView& view, kernels::SelectRule rule, double kl,
-                                  double feature, const Tensor& masked_member) {
-  const std::vector<Tensor> logits = logits_of(view);
-  ops::CohortLossInputs inputs = common_inputs(view, logits);
-  inputs.gradients = false;
-  const ops::CohortLossValues values = ops::cohort_loss(ctx, inputs);
-  const ops::LossSelection selection = ops::loss_select(
-      ctx, {.ce = values.ce, .rule = rule, .kl = kl, .feature = feature, .masked_member = masked_member});
-  view.report.teacher = selection.teacher;
-  return selection;
 }
 
 }  // namespace cohort::distill

@@ -21,12 +21,14 @@ std::vector<Tensor> logits_of(const StepView& view);
 // Values into view.report, gradients into the slots of the members' logits (none for a frozen member).
 void logit_losses(Context& ctx, StepView& view, const LossWeights& weights, const LogitLossOptions& options);
 
+// The same where the cross-entropies of the batch decide who teaches, on the device and in the same call:
+// weights.kl is not read, and the W that holds, with the teacher and the weights of feature terms, comes back
+// and goes into view.report.
+ops::LossSelection logit_losses_by_choice(Context& ctx, StepView& view, const LossWeights& weights,
+                                          const LogitLossOptions& options, const ops::TeacherChoice& choice);
+
 // Of terms that a member's branch computes: adds a device scalar to its loss; copies one into a report.
 void add_to_loss(Context& ctx, StepView& view, int member, const Tensor& value);
 void copy(Context& ctx, const Tensor& from, const Tensor& to);
-
-// The cross-entropies first, then who teaches: view.report.teacher, and the weights for logit_losses.
-ops::LossSelection select_teacher(Context& ctx, StepView& view, kernels::SelectRule rule, double kl,
-                                  double feature, const Tensor& masked_member = {});
 
 }  // namespace cohort::distill

@@ -31,6 +31,8 @@ kernels::CohortLossShape validated_shape(const CohortLossInputs& in) {
   expect(in.mixed_weights, {rows, kernels::kMixedLabels}, a, "mixed_weights", !mixed);
   expect(in.ce_weight, {members}, a, "ce_weight");
   expect(in.kl_weight, {members, members}, a, "kl_weight");
+  check(!in.choice || in.kl_weight.empty(), "cohort_loss: kl_weight is given, and to be chosen");
+  if (in.choice) expect(in.choice->masked_member, {}, DType::i32, "masked_member");
   expect(in.target_weight, {members}, a, "target_weight");
   expect(in.valid_rows, {}, DType::i32, "valid_rows");
   expect(in.given_target, {rows, classes}, a, "given_target", in.target_rule != kernels::TargetRule::kGiven);
@@ -57,6 +59,10 @@ CohortLossValues allocate_values(Context& ctx, const kernels::CohortLossShape& s
   if (rule) out.winner = ctx.empty({shape.rows}, DType::i32);
   out.correct_top1 = ctx.empty({m}, DType::i32);
   out.correct_top5 = ctx.empty({m}, DType::i32);
+  if (!in.choice) return out;
+  out.selection.teacher = ctx.empty({}, DType::i32);
+  out.selection.kl_weight = ctx.empty({m, m}, a);
+  out.selection.feature_weight = ctx.empty({m, m}, a);
   return out;
 }
 
@@ -90,6 +96,15 @@ CohortLossValues cohort_loss(Context& ctx, const CohortLossInputs& in) {
                                .winner = static_cast<std::int32_t*>(out.winner.data),
                                .correct_top1 = static_cast<std::int32_t*>(out.correct_top1.data),
                                .correct_top5 = static_cast<std::int32_t*>(out.correct_top5.data)};
+  if (in.choice) {
+    args.decision = {.rule = in.choice->rule,
+                     .kl = in.choice->kl,
+                     .feature = in.choice->feature,
+                     .masked_member = ints(in.choice->masked_member),
+                     .teacher = static_cast<std::int32_t*>(out.selection.teacher.data),
+                     .kl_weight = out.selection.kl_weight.data,
+                     .feature_weight = out.selection.feature_weight.data};
+  }
   for (std::size_t k = 0; k < in.logits.size(); ++k) {
     args.logits[k] = in.logits[k].data;
     if (!in.gradients) continue;

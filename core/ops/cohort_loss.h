@@ -2,9 +2,11 @@
 // Terminal: writes the gradients itself and records nothing.
 #pragma once
 
+#include <optional>
 #include <span>
 
 #include "core/context.h"
+#include "core/ops/loss_select.h"
 #include "kernels/cohort_loss.h"
 
 namespace cohort::ops {
@@ -18,8 +20,10 @@ struct CohortLossInputs {
   Tensor mixed_weights = {};  // (rows, 4) A
   Tensor mixed_member = {};   // () i32, -1: nobody
 
-  Tensor ce_weight = {};      // (members) A; none: 1
-  Tensor kl_weight = {};      // (members, members) A, [i][j]: j teaches i; none: 0
+  Tensor ce_weight = {};  // (members) A; none: 1
+  Tensor kl_weight = {};  // (members, members) A, [i][j]: j teaches i; none: 0
+  // In place of kl_weight: the cross-entropies of this batch decide W before anything is learnt by it.
+  std::optional<TeacherChoice> choice = {};
   Tensor target_weight = {};  // (members) A; none: 0
   Tensor valid_rows = {};     // () i32; none: all
 
@@ -31,7 +35,7 @@ struct CohortLossInputs {
   bool attached = false;
   bool all_pairs = false;    // report KL also where its weight is 0
   bool keep_target = false;  // return the shared target
-  bool gradients = true;     // false: values only, for rules that choose by loss before they teach
+  bool gradients = true;     // false: values only
 };
 
 // In the step arena of the current branch.
@@ -43,6 +47,7 @@ struct CohortLossValues {
   Tensor target;                      // (rows, classes) when keep_target
   Tensor winner;                      // (rows) i32 with a target rule
   Tensor correct_top1, correct_top5;  // (members) i32
+  LossSelection selection;            // of a choice
 };
 
 CohortLossValues cohort_loss(Context& ctx, const CohortLossInputs& inputs);

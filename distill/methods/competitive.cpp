@@ -118,13 +118,12 @@ class Competitive final : public Method {
   std::vector<ParameterSet*> extra_parameters(int member) override { return adapters_.of(member); }
 
   void losses(Context& ctx, StepView& view) override {
-    const ops::LossSelection selection =
-        select_teacher(ctx, view, rule_, a_, has_features() ? b_ : 0.0,
-                       feature_on_perturbed_ ? Tensor{} : view.masked_member);
-    feature_weight_ = selection.feature_weight;
-    LossWeights weights = weights_;
-    weights.kl = selection.kl_weight;
-    logit_losses(ctx, view, weights, {.temperature = temperature_});
+    const ops::TeacherChoice choice{.rule = rule_,
+                                    .kl = a_,
+                                    .feature = has_features() ? b_ : 0.0,
+                                    .masked_member = feature_on_perturbed_ ? Tensor{} : view.masked_member};
+    feature_weight_ =
+        logit_losses_by_choice(ctx, view, weights_, {.temperature = temperature_}, choice).feature_weight;
   }
 
   void feature_losses(Context& ctx, StepView& view, int member) override {

@@ -40,9 +40,8 @@ class KdclNaive final : public Method {
       return;
     }
     // One winner for the whole batch is a teaching matrix with one column.
-    LossWeights weights = weights_;
-    weights.kl = select_teacher(ctx, view, kernels::SelectRule::kArgmin, lambda_, 0.0).kl_weight;
-    logit_losses(ctx, view, weights, {.temperature = temperature_});
+    logit_losses_by_choice(ctx, view, weights_, {.temperature = temperature_},
+                           {.rule = kernels::SelectRule::kArgmin, .kl = lambda_});
   }
 
  private:

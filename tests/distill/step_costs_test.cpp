@@ -175,6 +175,24 @@ TEST_P(StepCostsOf, EveryMethodsOperationsHaveNamesAndFormulas) {
   }
 }
 
+// Who teaches is decided within the launch while the batch fits on the device, else by three of them.
+TEST_P(StepCostsOf, TheChoiceOfATeacherIsNoLaunchOfItsOwn) {
+  for (const auto& [batch, nodes] : {std::pair{128, 1}, std::pair{4096, 3}}) {
+    SCOPED_TRACE(batch);
+    Trial run({.method = "competitive",
+               .models = {"resnet8", "resnet8"},
+               .precision = GetParam(),
+               .side = 8,
+               .batch = batch},
+              /*rehearse=*/true);
+    const StepCosts costs = run.costs();
+    SCOPED_TRACE(text_of(costs));
+    EXPECT_EQ(operation(costs, "cohort_loss").num_nodes() + operation(costs, "loss_select").num_nodes(),
+              nodes);
+    EXPECT_EQ(operation(costs, "cohort_loss").calls, nodes == 1 ? 1 : 2);
+  }
+}
+
 // And everything that any architecture does.
 TEST_P(StepCostsOf, EveryArchitecturesOperationsHaveNamesAndFormulas) {
   for (const char* model : {"resnet8x4", "resnet20_a", "wrn_16_2", "vgg8", "mobilenet_v1",

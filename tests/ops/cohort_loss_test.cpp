@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "core/ops/loss_select.h"
 #include "tests/support/cohort_case.h"
 #include "tests/support/op_check.h"
 
@@ -90,21 +89,40 @@ TEST_P(OpsCohortLoss, DetachedMemberGetsNoGradient) {
       all_near(g.gradient(1), Values{-0.417420, -0.055427, 0.472846, -0.179584, -0.098798, 0.278382}, 2e-6));
 }
 
-// Competitive training as a method runs it: values, choice of the teacher, then the losses. No host read
-// between.
+// Competitive training as a method runs it: the batch chooses the teacher within the call.
 TEST_P(OpsCohortLoss, CompetitiveStep) {
-  Golden g(options(), 3);
-  auto in = g.inputs();
-  in.gradients = false;
-  const auto values = ops::cohort_loss(g.ctx, in);
   for (const auto rule : {kernels::SelectRule::kArgmin, kernels::SelectRule::kAllBetter}) {
-    const auto chosen = ops::loss_select(g.ctx, {.ce = values.ce, .ce_rows = values.ce_rows, .rule = rule});
-    EXPECT_EQ(download<std::int32_t>(g.ctx, chosen.teacher), std::vector<std::int32_t>{2});
-    in.kl_weight = chosen.kl_weight;
-    const double second = rule == kernels::SelectRule::kArgmin ? 0.857129 : 1.086141;
-    EXPECT_TRUE(all_near(download<double>(g.ctx, ops::cohort_loss(g.ctx, in).loss),
-                         Values{0.875213, second, 0.515647}, 2e-6));
+    Golden g(options(), 3);
+    auto in = g.inputs();
+    in.choice = {.rule = rule,
+                 .kl = 1,
+                 .feature = 0.25,
+                 .masked_member = constant(g.ctx, {}, std::vector<std::int32_t>{0})};
+    const auto out = ops::cohort_loss(g.ctx, in);
+    const bool one = rule == kernels::SelectRule::kArgmin;
+    EXPECT_EQ(download<std::int32_t>(g.ctx, out.selection.teacher), std::vector<std::int32_t>{2});
+    const double first = one ? 0 : 0.5;
+    const Values w = {0, 0, 1, first, 0, 1 - first, 0, 0, 0};
+    EXPECT_EQ(download<double>(g.ctx, out.selection.kl_weight), w);
+    EXPECT_EQ(download<double>(g.ctx, out.selection.feature_weight),
+              (Values{0, 0, 0, 0, 0, 0.25 * (1 - first), 0, 0, 0}));
+    EXPECT_TRUE(all_near(download<double>(g.ctx, out.loss),
+                         Values{0.875213, one ? 0.857129 : 1.086141, 0.515647}, 2e-6));
+    // The same W, given.
+    Golden given(options(), 3);
+    auto with = given.inputs();
+    with.kl_weight = constant(given.ctx, {3, 3}, w);
+    ops::cohort_loss(given.ctx, with);
+    for (int k = 0; k < 3; ++k) EXPECT_TRUE(same_bits(g.gradient(k), given.gradient(k)));
   }
+}
+
+TEST_P(OpsCohortLoss, AMatrixIsGivenOrChosen) {
+  Golden g(options(), 2);
+  auto in = g.inputs();
+  in.choice.emplace();
+  in.kl_weight = constant(g.ctx, {2, 2}, Values{0, 1, 1, 0});
+  EXPECT_THROW(ops::cohort_loss(g.ctx, in), Error);
 }
 
 TEST_P(OpsCohortLoss, ReturnsTheSharedTarget) {
