@@ -129,8 +129,9 @@ MethodInfo dml_info() {
                   {.key = "dml.update",
                    .type = OptionType::kChoice,
                    .default_value = "simultaneous",
-                   .help = "all from one set of outputs; or one after the other, each from new ones for the "
-                           "same batch (paper), or each on the epoch's next batch (its code)",
+                   .help =
+                       "all at once; or in turn, each from new outputs for the same batch (paper) or for the "
+                       "next one (its code)",
                    .choices = {"simultaneous", "in-turn", "new-batch"}},
                   {.key = "dml.weights",
                    .type = OptionType::kText,
