@@ -66,6 +66,7 @@ fi
 step() {
   local name=$1 limit=$2 start=$SECONDS status figure
   shift 2
+  ((emulated)) && limit=$((10 * limit))  # threads one after the other on a CPU
   printf '\n===== %s: %s\n' "$name" "$*" >> "$log"
   timeout -k 5 "$limit" "$@" > "$work/out" 2>&1
   status=$?
